@@ -1,3 +1,3 @@
-"""Streaming dataset distillation for recommender systems in JAX; importing it loads nothing heavy."""
+"""Streaming dataset distillation for recommender systems; importing it loads nothing heavy."""
 
 __version__ = "0.1.0"

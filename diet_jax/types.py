@@ -14,15 +14,15 @@ in which the stream shows them and are never renumbered.
 
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 
-Array = jax.Array | np.ndarray
+Array = Any  # of JAX or of NumPy, as the docstrings say with its shape and dtype
 Params = Any  # a pytree of arrays
+Config = Any  # an ml_collections.ConfigDict, whose attributes no type checker knows
 
 
 class InputError(ValueError):
-    """Bad input of the user's making: the message is one line that names what, where, and the cure."""
+    """Bad input: the message is one line that names what, where, and the cure."""
 
 
 class Rows(NamedTuple):
@@ -49,8 +49,19 @@ class Stage(NamedTuple):
     vocab_size: int
 
 
+class Taught(NamedTuple):
+    """A stage's rows as distillation may use them, with the teacher's view of them.
+
+    rows: n encoded rows. source: int64 [n], their numbers in the log. teacher_logit: float32 [n].
+    """
+
+    rows: Rows
+    source: np.ndarray
+    teacher_logit: np.ndarray
+
+
 class Schema(NamedTuple):
-    """What the columns of `Rows` are called: F categorical field names and G dense feature names."""
+    """Names of the F categorical fields and the G dense features of `Rows`."""
 
     fields: tuple[str, ...]
     dense: tuple[str, ...]
@@ -61,7 +72,7 @@ class Stream(NamedTuple):
 
     values: one string for each table row, `values[row]`; rows 0 .. F-1 read "<unknown>".
     row_field: int32 [V], the field that each table row belongs to.
-    dense_stats: float32 [G, 2], mean and standard deviation of each dense feature on the first stage.
+    dense_stats: float32 [G, 2], mean and standard deviation of dense features on stage 1.
     name: what the log is called in reports.
     """
 

@@ -1,0 +1,90 @@
+"""Every knob with its unit and its reason; the other configs import this one and override.
+
+Override on the command line: --config.outer.steps=800 --config.data.path=log.parquet
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    c = ConfigDict()
+    c.seed = 0  # of all random choices; same seed, same device kind: the same memory, bit for bit
+
+    c.data = ConfigDict()
+    c.data.source = "movielens"  # movielens | table (a Parquet or CSV of your own)
+    c.data.name = "latest-small"  # latest-small | 100k | 1m; table: a name for the report
+    c.data.path = ""  # file or folder; empty: the bundled log, or what tfds prepared
+    c.data.tfds_dir = ""  # data_dir of tensorflow-datasets; empty: its default
+    c.data.threshold = 4.0  # a rating of at least this is a positive label; < 0: the label is 0/1
+    c.data.label = "label"  # column names, source=table only
+    c.data.time = "time"
+    c.data.user = "user"
+    c.data.categorical = ("user", "item")
+    c.data.dense = ()
+    c.data.min_count = 1  # a value gets its own table row once seen this often; before: "unknown"
+
+    c.stages = ConfigDict()
+    c.stages.count = 8  # stages of equal counts; the last one is only ever tested on
+    c.stages.fractions = ()  # shares in time order instead, for example (0.9, 0.1)
+
+    c.memory = ConfigDict()
+    c.memory.rate = 0.02  # slots per row of the log so far
+
+    c.inner = ConfigDict()  # how a model is trained on the memory, in distillation as in evaluation
+    c.inner.arch = "DeepFM"  # the proxy that the memory is distilled with
+    c.inner.dim = 8  # embedding columns
+    c.inner.hidden = (64, 32)  # widths of the tower
+    c.inner.init_scale = 0.01  # standard deviation of embeddings at the start
+    c.inner.optimizer = "adam"  # adam | sgd | adagrad
+    c.inner.lr = 1e-2
+    c.inner.momentum = 0.9  # sgd only
+    c.inner.eps_root = 1e-8  # adam: inside the square root; 0 makes meta-gradients NaN
+    c.inner.steps = 60  # steps of one training on the memory
+    c.inner.batch = 128  # slots a step
+    c.inner.window = 30  # steps differentiated; their end is random (RaT-BPTT)
+    c.inner.remat = True  # recompute activations in sqrt(window) segments: less memory
+
+    c.outer = ConfigDict()  # how the memory is learned
+    c.outer.learn = ("label_logit", "log_weight")  # of: label_logit, log_weight, dense
+    c.outer.steps = 400  # outer steps a stage
+    c.outer.first_factor = 1.0  # the first stage gets this many times more: all builds on it
+    c.outer.lr = 4e-2  # Adam on logits of labels and logarithms of weights
+    c.outer.trajectories = 2  # inner runs averaged in an outer step, spread over the devices
+    c.outer.batch = 1024  # real rows of the outer loss, per trajectory
+    c.outer.label_share = 1.0  # outer target = this * label + the rest * teacher
+    c.outer.anchor = 0.8  # weight of the previous memory in the outer loss, per share of slots
+    c.outer.anchor_batch = 256  # its rows, per trajectory
+    c.outer.chunk = 10  # outer steps per device call; losses are recorded as often
+
+    c.growth = ConfigDict()  # how new slots are found
+    c.growth.rounds = 9  # rounds of a stage: add influential rows, re-learn, again
+    c.growth.final_share = 0.4  # share of the outer steps that follow the last round
+    c.growth.pool = 16384  # candidate rows scored in a round
+    c.growth.block = 2048  # candidate rows scored at once: bounds memory
+    c.growth.spread_field = "item"  # at most spread_cap rows of one of its values in a round,
+    c.growth.spread_cap = 2  # so that a round is not filled by one item; empty field: no cap
+    c.growth.max_logit = 3.0  # labels start at the teacher's logit clipped to +- this
+
+    c.addressing = ConfigDict()
+    c.addressing.share = 0.2  # old slots that a stage may rewrite, most influential first
+
+    c.teacher = ConfigDict()  # carried along the stream
+    c.teacher.arch = "MLP"
+    c.teacher.lr = 1e-3
+    c.teacher.epochs = 2.0  # passes over each stage
+    c.teacher.first_epochs = 4.0  # passes over the first stage
+    c.teacher.batch = 256
+
+    c.eval = ConfigDict()
+    c.eval.on = "next"  # next: the stage after; validation: the tail of the stage (to choose knobs)
+    c.eval.validation_share = 0.1  # the tail that eval.on=validation holds out of everything
+    c.eval.archs = ("LR", "FM", "MLP", "DeepFM", "DCNv2")
+    c.eval.seeds = (0, 1, 2)
+    c.eval.full_epochs = 3.0  # passes of the full-data reference over all rows so far
+    c.eval.full_batch = 256
+    c.eval.lr = ConfigDict()  # by method, then by architecture; `default` for those not named
+    c.eval.lr.full = ConfigDict({"default": 1e-3})
+    c.eval.lr.memory = ConfigDict({"default": 1e-2})
+    c.eval.lr.random_hard = ConfigDict({"default": 1e-2})
+    c.eval.lr.random_soft = ConfigDict({"default": 1e-2})
+    return c

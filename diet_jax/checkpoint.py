@@ -1,0 +1,78 @@
+"""One Orbax checkpoint per finished stage, written once and opened anywhere."""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from orbax.checkpoint import v1 as ocp
+
+from diet_jax.types import InputError
+
+FOLDER = "checkpoints"
+
+
+def _split(tree: Any) -> tuple[dict[str, np.ndarray], list[str]]:
+    """Leaves by path, and the paths of empty leaves, which Orbax refuses to store."""
+    flat = {
+        jax.tree_util.keystr(path, simple=True, separator="."): np.asarray(leaf)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+    }
+    return {k: v for k, v in flat.items() if v.size}, [k for k, v in flat.items() if not v.size]
+
+
+def _open(workdir: Path) -> ocp.training.Checkpointer:
+    keep_all = ocp.training.preservation_policies.PreserveAll()
+    # Absolute, since Orbax refuses relative paths.
+    return ocp.training.Checkpointer((workdir / FOLDER).resolve(), preservation_policy=keep_all)
+
+
+def save(workdir: Path, stage: int, state: Any, facts: dict) -> None:
+    """Write the pytree `state` of arrays as the checkpoint of `stage`, durable on return.
+
+    facts: JSON values kept beside it. A stage is never overwritten: Orbax raises
+    StepAlreadyExistsError, and a save that does not take place is a RuntimeError.
+    """
+    leaves, _ = _split(state)
+    with _open(workdir) as checkpointer:
+        if checkpointer.save(stage, leaves, custom_metadata=facts) is False:
+            raise RuntimeError(f"the checkpoint of stage {stage} was not saved")
+
+
+def stages(workdir: Path) -> list[int]:
+    """The stages that have a finished checkpoint, ascending."""
+    if not (workdir / FOLDER).is_dir():
+        return []
+    with _open(workdir) as checkpointer:
+        return sorted(c.step for c in checkpointer.checkpoints)
+
+
+def load(workdir: Path, stage: int, like: Any) -> tuple[Any, dict]:
+    """The state saved at `stage`, as numpy arrays in the structure of `like`, and its facts.
+
+    The checkpoint may have been written on other devices. Raises InputError when its leaves, shapes
+    or dtypes are not those of `like` (Orbax by itself would cast a dtype silently).
+    """
+    wanted, empty = _split(like)
+    with _open(workdir) as checkpointer:
+        # The saved leaves decide the target: Orbax would cast a wrong dtype and drop a wrong shape.
+        saved = checkpointer.metadata(stage).metadata
+        target = {name: np.empty(leaf.shape, leaf.dtype) for name, leaf in saved.items()}
+        facts = checkpointer.metadata(stage).custom_metadata or {}
+        found = checkpointer.load(stage, target)
+    for name in sorted(wanted.keys() | found.keys()):
+        have, want = (
+            (a[name].shape, a[name].dtype) if name in a else None for a in (found, wanted)
+        )
+        if have != want:
+            raise InputError(
+                f"{workdir / FOLDER / str(stage)}: not a checkpoint of this run, its leaf {name} "
+                f"is {have} and should be {want}; use another --workdir"
+            )
+    paths = jax.tree_util.tree_leaves_with_path(like)
+    names = [jax.tree_util.keystr(path, simple=True, separator=".") for path, _ in paths]
+    leaves = [
+        np.asarray(leaf) if name in empty else np.asarray(found[name])
+        for name, (_, leaf) in zip(names, paths, strict=True)
+    ]
+    return jax.tree.unflatten(jax.tree.structure(like), leaves), dict(facts)

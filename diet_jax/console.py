@@ -1,0 +1,196 @@
+"""What a person sees of a run: one progress bar and one table a stage, one table at the end.
+
+Progress goes to stderr, tables go to stdout. Nothing is said by colour alone, and every table fits
+80 columns.
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rich import box
+from rich.console import Console, Group
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from diet_jax.record import Record
+from diet_jax.summary import METHODS, PARTS, summarize
+
+LINE_EVERY_S = 10.0  # between two lines of progress where there is no terminal
+
+
+@contextmanager
+def stage_progress(
+    stage: int, stages: int, steps: int, console: Console | None = None
+) -> Iterator[Callable[[int, float], None]]:
+    """Shows how the distillation of a stage (1-based) gets on: `update(step, loss)` after a step.
+
+    `step` counts the outer steps done, of `steps`. On a terminal it is a bar that goes away at the
+    end; elsewhere it is a line at most every `LINE_EVERY_S` seconds.
+    """
+    console = console or Console(stderr=True)
+    title = f"stage {stage}/{stages}"
+    if not console.is_terminal:
+        yield _line_writer(console, title, steps)
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=None),
+        MofNCompleteColumn(),
+        TextColumn("outer loss {task.fields[loss]}, time left"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, transient=True, expand=True) as progress:
+        task = progress.add_task(title, total=steps, loss="-")
+        yield lambda step, loss: progress.update(task, completed=step, loss=f"{loss:.4f}")
+
+
+def print_stage(records: list[Record], stage: int, console: Console | None = None) -> None:
+    """Prints the table of one evaluated stage, or nothing if the stage was not scored."""
+    summary = summarize(records)
+    if stage in summary["stages"]:
+        (console or Console()).print(stage_table(summary, stage))
+
+
+def print_summary(records: list[Record], console: Console | None = None) -> None:
+    """Prints the table and the closing lines of a run, finished or not."""
+    (console or Console()).print(summary_view(summarize(records)))
+
+
+def stage_table(summary: dict[str, Any], stage: int) -> Group:
+    """AUC of each architecture after one stage, by what it was trained on, and its gap recovery."""
+    cells = [cell for cell in summary["cells"] if cell["stage"] == stage]
+    methods, record = summary["methods"], _record_of(summary, stage)
+    table = _table([METHODS[m] for m in methods] + ["R"])
+    for cell in cells:
+        aucs = [cell["auc"].get(m, {"mean": math.nan})["mean"] for m in methods]
+        table.add_row(cell["arch"], *map(auc, aucs), ratio(cell["R"]))
+    title = f"Stage {stage} of {record['stages']}: AUC on stage {stage + 1}{_over(summary)}"
+    note = (
+        f"{record['slots']:,} slots for {record['rows_so_far']:,} rows"
+        f" ({record['slots'] / record['rows_so_far']:.1%})"
+        f"; {record['new']:,} new, {record['written']:,} old ones updated;"
+        f" {seconds(record['seconds'])}"
+    )
+    return Group(Text(title, style="bold"), table, Text(note, style="dim"), Text())
+
+
+def summary_view(summary: dict[str, Any]) -> Group:
+    """The closing table: means over the evaluated stages."""
+    if not summary["cells"]:
+        return Group(Text("No stage has been evaluated yet."))
+    methods, overall = summary["methods"], summary["overall"]
+    table = _table([METHODS[m] for m in methods] + ["R", "R_soft"])
+    for arch, row in summary["by_arch"].items():
+        aucs = [auc(row["auc"][m]) for m in methods]
+        table.add_row(arch, *aucs, ratio(row["R"]), ratio(row["R_soft"]))
+    table.add_section()
+    means = [ratio(overall[name]["mean_of_ratios"]) for name in ("R", "R_soft")]
+    table.add_row("mean AUC", *(auc(overall["auc"][m]) for m in methods), *means)
+    table.add_row("mean GAUC", *(auc(overall["gauc"][m]) for m in methods))
+    table.add_row("mean log loss", *(auc(overall["logloss"][m]) for m in methods))
+    for name, key, text in (("Kendall tau", "tau", ratio), ("regret, AUC", "regret", auc)):
+        table.add_row(name, *(text(overall[key][m]) if m != "full" else "" for m in methods))
+    table.add_section()
+    table.add_row("rows per trial", *(count(overall["rows"][m]) for m in methods))
+    table.add_row("seconds per trial", *(plain(overall["seconds"][m]) for m in methods))
+    title = f"Mean over {_stages_text(summary)}{_over(summary)}: AUC on the stage after"
+    return Group(Text(title, style="bold"), table, *map(Text, _closing_lines(summary)))
+
+
+def _closing_lines(summary: dict[str, Any]) -> list[str]:
+    r, r_soft = summary["overall"]["R"], summary["overall"]["R_soft"]
+    cost = summary["cost"]
+    parts = {p: sum(row[p] for row in cost["parts"]) for p in PARTS}
+    lines = [
+        "R is the share of the AUC gap from random to full data that the memory closes;",
+        "R_soft is the same from random + teacher.",
+        f"Mean of {r['cells']} stage x architecture cells: R {ratio(r['mean_of_ratios'])},"
+        f" R_soft {ratio(r_soft['mean_of_ratios'])}.",
+        f"Ratio of the mean gaps: R {ratio(r['ratio_of_means'])},"
+        f" R_soft {ratio(r_soft['ratio_of_means'])}.",
+        f"Distillation: {seconds(cost['distill_seconds'])} (teacher {seconds(parts['teacher'])},"
+        f" influence {seconds(parts['influence'])}, outer {seconds(parts['outer'])}).",
+    ]
+    if not math.isnan(cost["run_seconds"]):
+        lines.append(f"Run: {seconds(cost['run_seconds'])}.")
+    if not summary["finished"]:
+        lines.append("The run is not finished: run the same command again to resume it.")
+    return lines
+
+
+def auc(value: float) -> str:
+    """Four digits, or "-" for NaN."""
+    return "-" if math.isnan(value) else f"{value:.4f}"
+
+
+def ratio(value: float) -> str:
+    """Two digits, or "-" for NaN; never "-0.00"."""
+    return "-" if math.isnan(value) else f"{round(value, 2) + 0.0:.2f}"
+
+
+def count(value: float) -> str:
+    """A whole number with thousands separated, or "-" for NaN."""
+    return "-" if math.isnan(value) else f"{value:,.0f}"
+
+
+def plain(value: float) -> str:
+    """Three significant digits, or "-" for NaN."""
+    if math.isnan(value):
+        return "-"
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def seconds(value: float) -> str:
+    """A duration: "0.8 s", "42 s", "3 min 05 s", "2 h 10 min", or "-" for NaN."""
+    if math.isnan(value):
+        return "-"
+    if value < 9.95:
+        return f"{value:.1f} s"
+    whole = round(value)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def _line_writer(console: Console, title: str, steps: int) -> Callable[[int, float], None]:
+    start = last = time.monotonic()
+
+    def update(step: int, loss: float) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last < LINE_EVERY_S:
+            return
+        last = now
+        left = (now - start) / max(step, 1) * (steps - step)
+        text = f"{title}: step {step}/{steps}, outer loss {loss:.4f}, {seconds(left)} left"
+        console.print(text, soft_wrap=True, highlight=False, markup=False)
+
+    return update
+
+
+def _table(columns: list[str]) -> Table:
+    table = Table(box=box.HORIZONTALS, padding=(0, 1), show_edge=True)
+    table.add_column("architecture", no_wrap=True)
+    for name in columns:
+        table.add_column(name.replace("random + teacher", "random\n+ teacher"), justify="right")
+    return table
+
+
+def _record_of(summary: dict[str, Any], stage: int) -> Record:
+    return next(r for r in summary["stage_records"] if r["stage"] == stage)
+
+
+def _over(summary: dict[str, Any]) -> str:
+    n = len(summary["seeds"])
+    return f", mean of {n} seeds" if n > 1 else ""
+
+
+def _stages_text(summary: dict[str, Any]) -> str:
+    n = len(summary["stages"])
+    return f"{n} stages" if n > 1 else "1 stage"

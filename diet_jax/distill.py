@@ -1,0 +1,196 @@
+"""One stage of DIET: grow the memory by influential rows, then rewrite the addressed slots.
+
+To grow in rounds by the rows of highest exact influence, and to re-learn labels and weights after
+each round, is a fully corrective Frank-Wolfe method on the bi-level objective.
+"""
+
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from scipy.special import expit
+
+from diet_jax import memory as mem
+from diet_jax.bilevel import (
+    Anchor,
+    OuterState,
+    Plan,
+    StageData,
+    make_influence,
+    make_outer_steps,
+    outer_optimizer,
+)
+from diet_jax.compact import pad_rows, pad_to, to_local, touched_rows
+from diet_jax.metagrad import Inner, Slots
+from diet_jax.sharding import Placement
+from diet_jax.train import Examples
+from diet_jax.types import Array, Memory, Taught
+
+
+class Engine(NamedTuple):
+    """The compiled parts of a stage, made once for all stages, and the static capacities."""
+
+    plan: Plan
+    place: Placement
+    outer_steps: Callable
+    scores: Callable
+    n_table: int  # U, rows of the compact table of a stage
+    n_stage: int  # rows of a stage
+
+
+def make_engine(inner: Inner, plan: Plan, place: Placement, n_table: int, n_stage: int) -> Engine:
+    steps, scores = make_outer_steps(inner, plan, place), make_influence(inner, plan, place)
+    return Engine(plan, place, steps, scores, n_table, n_stage)
+
+
+class Scene(NamedTuple):
+    """What stays put while a stage is distilled: its rows and the past, on the devices."""
+
+    table: np.ndarray  # int32 [U], sorted table rows
+    stage: StageData
+    anchor: Anchor
+    start_logit: np.ndarray  # float32 [n], where the label of a new slot starts
+
+
+def set_scene(engine: Engine, memory: Memory, fresh: Taught, n_new: int) -> Scene:
+    """Put a stage and the memory that it finds on the devices, in compact rows."""
+    plan, rows = engine.plan, fresh.rows
+    table = pad_rows(touched_rows(memory.ids, rows.ids), engine.n_table)
+    logit = np.clip(fresh.teacher_logit, -plan.max_logit, plan.max_logit).astype(np.float32)
+    target = plan.label_share * rows.label + (1 - plan.label_share) * expit(logit)
+    n, n_old = len(rows.label), int(memory.valid.sum())
+    stage = StageData(
+        table,
+        pad_to(to_local(table, rows.ids), engine.n_stage),
+        pad_to(rows.dense, engine.n_stage),
+        pad_to(target.astype(np.float32), engine.n_stage),
+        np.int32(n),
+    )
+    share = np.float32(plan.anchor * n_old / (n_old + n_new))
+    anchor = Anchor(to_slots(memory, table), np.int32(n_old), share)
+    return Scene(table, *engine.place.replicate((stage, anchor)), logit)
+
+
+def to_slots(memory: Memory, table: np.ndarray) -> Slots:
+    m = memory
+    return Slots(to_local(table, m.ids), m.valid, m.dense, m.label_logit, m.log_weight)
+
+
+def growth(plan: Plan, n_new: int, n_steps: int) -> list[tuple[int, int]]:
+    """(rows to add, chunks of outer steps after adding them) for each round of a stage.
+
+    The last round gets `final_share` of the steps, the others equal parts of the rest.
+    """
+    sizes = np.diff(np.linspace(0, n_new, plan.rounds + 1).round().astype(int))
+    chunks = -(-n_steps // plan.chunk)
+    last = chunks if plan.rounds == 1 else max(1, round(plan.final_share * chunks))
+    before = np.diff(np.linspace(0, chunks - last, plan.rounds).round().astype(int))
+    return [(int(n), int(c)) for n, c in zip(sizes, [*before, last], strict=True)]
+
+
+def choose_rows(
+    engine: Engine, memory: Memory, fresh: Taught, scene: Scene, k: int, key: Array
+) -> tuple[np.ndarray, np.ndarray]:
+    """The k rows of the stage to add next, and the influence of every slot (zeros without slots).
+
+    An empty memory trains nothing, so nothing can be influential yet: its first rows are random.
+    """
+    plan, n = engine.plan, len(fresh.source)
+    rng = np.random.default_rng(np.asarray(jax.random.key_data(key)))
+    if not memory.valid.any():
+        return np.sort(rng.choice(n, k, replace=False)), np.zeros(len(memory.valid))
+    pool = np.sort(rng.choice(n, min(plan.pool, n), replace=False))
+    padded = np.resize(pool, plan.pool)
+    candidates = Examples(
+        to_local(scene.table, fresh.rows.ids[padded]),
+        fresh.rows.dense[padded],
+        expit(scene.start_logit[padded]),
+        np.ones(plan.pool, np.float32),
+    )
+    slots = to_slots(memory, scene.table)
+    args = engine.place.replicate((slots, key, scene.stage, scene.anchor, candidates))
+    of_slots, of_rows = (np.array(a) for a in engine.scores(*args))
+    of_rows = of_rows[: len(pool)]
+    of_rows[np.isin(fresh.source[pool], memory.source[memory.valid])] = -np.inf
+    alone = np.arange(len(pool))  # every row a group of its own: no cap
+    group = fresh.rows.ids[pool, plan.spread_field] if plan.spread_field >= 0 else alone
+    return pool[mem.pick(of_rows, k, group, plan.spread_cap)], of_slots
+
+
+def grow(memory: Memory, fresh: Taught, scene: Scene, chosen: np.ndarray, number: int) -> Memory:
+    """Append rows of the stage at the teacher's labels and the memory's mean weight."""
+    in_use = memory.log_weight[memory.valid]
+    log_weight = np.log(np.exp(in_use).mean()) if len(in_use) else 0.0
+    return mem.append(
+        memory,
+        fresh.rows.ids[chosen],
+        fresh.rows.dense[chosen],
+        scene.start_logit[chosen],
+        log_weight,
+        number,
+        fresh.source[chosen],
+    )
+
+
+def distill_stage(
+    engine: Engine,
+    memory: Memory,
+    fresh: Taught,
+    n_new: int,
+    n_steps: int,
+    number: int,
+    key: Array,
+    report: Callable[[int, float], None] = lambda step, loss: None,
+) -> tuple[Memory, dict]:
+    """Take the memory (numpy leaves) through one stage.
+
+    n_new: slots to add. n_steps: outer steps, rounded up to whole chunks. number: the stage's,
+    1-based, written into `born`. report(step, loss) is told of every chunk, one chunk late, so that
+    the device never waits for it.
+    Returns the new memory and facts: "written" (old slots that could be rewritten), "outer" (step,
+    loss) pairs, "outer_steps", "seconds_influence", "seconds_outer" (compilation included).
+    """
+    place, clock = engine.place, time.perf_counter
+    scene = set_scene(engine, memory, fresh, n_new)
+    key_score, key_outer = jax.random.split(jax.random.fold_in(key, number))
+    tx = outer_optimizer(engine.plan)
+    writable, opt = np.zeros(len(memory.valid), bool), None
+    losses, seconds = [], [0.0, 0.0]
+    for r, (size, chunks) in enumerate(growth(engine.plan, n_new, n_steps)):
+        start = clock()
+        key_round = jax.random.fold_in(key_score, r)
+        chosen, of_slots = choose_rows(engine, memory, fresh, scene, size, key_round)
+        if r == 0:  # the old slots that this stage needs, by their influence before it begins
+            writable = mem.address(of_slots, memory.valid, engine.plan.write_share)
+            n_written = int(writable.sum())
+        grown = grow(memory, fresh, scene, chosen, number)
+        writable = writable | (grown.valid & ~memory.valid)
+        seconds[0] += clock() - start
+
+        start = clock()
+        slots = to_slots(grown, scene.table)
+        learned = {name: getattr(slots, name) for name in engine.plan.learn}
+        state = OuterState(learned, tx.init(learned) if opt is None else opt)
+        state, slots, mask = place.replicate((state, slots, writable))
+        for _ in range(chunks):
+            first = len(losses) * engine.plan.chunk
+            state, loss = engine.outer_steps(
+                state, slots, mask, key_outer, np.int32(first), scene.stage, scene.anchor
+            )
+            if losses:
+                report(first, float(losses[-1].mean()))
+            losses.append(loss)
+        opt = state.opt
+        memory = grown._replace(**{k: np.array(v) for k, v in state.learned.items()})
+        seconds[1] += clock() - start
+    steps = [(i + 1) * engine.plan.chunk for i in range(len(losses))]
+    facts = {
+        "written": n_written,
+        "outer": [(k, float(loss.mean())) for k, loss in zip(steps, losses, strict=True)],
+        "outer_steps": steps[-1],
+        "seconds_influence": seconds[0],
+        "seconds_outer": seconds[1],
+    }
+    return memory, facts

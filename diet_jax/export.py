@@ -1,0 +1,180 @@
+"""The distilled memory as files that any tool reads: one Parquet table, its recipe and its card."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+import diet_jax
+from diet_jax.files import replace_file, replace_text
+from diet_jax.types import Memory, Stream
+
+_OWN_COLUMNS = ("label", "weight", "born_stage", "source_row")
+
+
+def export_memory(
+    folder: str | Path,
+    memory: Memory,
+    stream: Stream,
+    recipe: dict[str, Any],
+    source: dict[str, Any],
+) -> Path:
+    """Writes memory.parquet, recipe.json and README.md into a folder, each whole or not at all.
+
+    Args:
+        folder: created when missing.
+        memory: NumPy arrays; only valid slots are written, in slot order. `born` is 1-based.
+        stream: the log that it was distilled from; names the columns, decodes ids and dense values.
+        recipe: how to train on it (optimizer, steps, batch, ...), JSON values.
+        source: where it comes from, JSON values. "licence" (text or Markdown) becomes the card's
+            notice; everything else is listed as provenance.
+
+    Returns:
+        The path of memory.parquet, which is written last.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    table, meaning = _table(memory, stream)
+    metadata = {
+        "diet_jax.version": diet_jax.__version__,
+        "diet_jax.log": stream.name,
+        "diet_jax.recipe": json.dumps(recipe, sort_keys=True),
+        "diet_jax.source": json.dumps(source, sort_keys=True),
+    }
+    table = table.replace_schema_metadata(metadata)
+    replace_text(folder / "recipe.json", json.dumps(recipe, indent=2, sort_keys=True) + "\n")
+    replace_text(folder / "README.md", _card(table, meaning, stream, source))
+    return replace_file(
+        folder / "memory.parquet", lambda path: pq.write_table(table, path, compression="zstd")
+    )
+
+
+def load_memory_table(path: str | Path) -> pa.Table:
+    """The table of a memory.parquet, or of its folder; recipe and source in `schema.metadata`."""
+    path = Path(path)
+    return pq.read_table(path / "memory.parquet" if path.is_dir() else path)
+
+
+def _table(memory: Memory, stream: Stream) -> tuple[pa.Table, dict[str, str]]:
+    """The valid slots as columns, and what each column means."""
+    used = np.flatnonzero(memory.valid)
+    ids = np.asarray(memory.ids, np.int32)[used]
+    born = np.asarray(memory.born, np.int32)[used]
+    if (born < 1).any():
+        raise ValueError("memory.born counts stages from 1")
+    taken: set[str] = set(_OWN_COLUMNS)
+    columns, meaning = {}, {}
+
+    def add(name: str, values: Any, text: str) -> str:
+        columns[name], meaning[name] = values, text
+        return name
+
+    for f, field in enumerate(stream.schema.fields):
+        name = _free_name(field, taken)
+        values = pa.array([stream.values[row] for row in ids[:, f]], pa.string())
+        add(name, values, "value of the categorical field")
+        row_name = _free_name(f"{name}_id", taken)
+        add(
+            row_name,
+            pa.array(ids[:, f]),
+            f"row of `{name}` in the one table of all fields",
+        )
+    stats = np.asarray(stream.dense_stats, np.float64)
+    for g, feature in enumerate(stream.schema.dense):
+        raw = np.asarray(memory.dense, np.float64)[used, g] * stats[g, 1] + stats[g, 0]
+        name = _free_name(feature, taken)
+        add(name, pa.array(raw.astype(np.float32)), "dense feature, in the units of the log")
+    label = _soft_label(np.asarray(memory.label_logit, np.float64)[used])
+    weight = np.exp(np.asarray(memory.log_weight, np.float64)[used]).astype(np.float32)
+    source = np.asarray(memory.source, np.int64)[used]
+    add("label", pa.array(label), "soft label, strictly between 0 and 1")
+    add("weight", pa.array(weight), "sample weight, positive")
+    add("born_stage", pa.array(born), "stage that wrote the row, from 1")
+    add("source_row", pa.array(source), "row of the time-ordered log it started from, from 0")
+    return pa.table(columns), meaning
+
+
+def _soft_label(logit: np.ndarray) -> np.ndarray:
+    """Sigmoid as float32, kept off 0 and 1, so that it always has a finite logit."""
+    low, high = np.finfo(np.float32).tiny, np.nextafter(np.float32(1), np.float32(0))
+    label = np.exp(-np.logaddexp(0, -logit))
+    return np.clip(label.astype(np.float32), low, high)
+
+
+def _free_name(name: str, taken: set[str]) -> str:
+    """`name`, with underscores appended until no other column has it."""
+    while name in taken:
+        name += "_"
+    taken.add(name)
+    return name
+
+
+def _card(table: pa.Table, meaning: dict[str, str], stream: Stream, source: dict[str, Any]) -> str:
+    """The dataset card, in Markdown."""
+    columns = "\n".join(
+        f"| `{name}` | {table.schema.field(name).type} | {text} |" for name, text in meaning.items()
+    )
+    provenance = [
+        f"- {key}: {value if isinstance(value, str) else json.dumps(value)}"
+        for key, value in source.items()
+        if key != "licence"
+    ]
+    ids = [name for name, text in meaning.items() if text.startswith("row of `")]
+    return _CARD.format(
+        name=stream.name,
+        rows=f"{table.num_rows:,}",
+        stages=table["born_stage"].to_numpy().max(initial=0),
+        columns=columns,
+        ids=json.dumps(ids),
+        vocabulary=len(stream.values),
+        provenance="\n".join(["", *provenance, ""]) if provenance else "",
+        licence=source.get("licence", "The terms of the log apply to what is derived from it."),
+        version=diet_jax.__version__,
+    )
+
+
+_CARD = """\
+# Distilled memory of {name}
+
+{rows} weighted rows with soft labels that stand in for the whole log when a recommender is trained:
+real rows of the log, whose labels and weights were learned so that a model trained on them from
+scratch predicts the log's next stage as well as it can. They were written over {stages} stage(s).
+{provenance}
+## Columns of memory.parquet
+
+| column | type | meaning |
+|---|---|---|
+{columns}
+
+The value `<unknown>` stands for every value that a field had no table row for; its table row is the
+field's number, from 0.
+
+## Training on it
+
+Minimise the mean of `weight * cross_entropy(model(row), label)` from a fresh start, with the
+optimizer, steps and batch size in `recipe.json`: the rows were made for that recipe. A logistic
+regression by plain SGD, for instance:
+
+```python
+import numpy as np, pyarrow.parquet as pq
+table, rng = pq.read_table("memory.parquet"), np.random.default_rng(0)
+x = np.stack([table[name].to_numpy() for name in {ids}], 1)
+y, w = table["label"].to_numpy(), table["weight"].to_numpy()
+theta = np.zeros({vocabulary})
+for rows in rng.integers(len(y), size=(200, 128)):
+    error = w[rows] * (1 / (1 + np.exp(-theta[x[rows]].sum(1))) - y[rows])
+    np.add.at(theta, x[rows], -0.1 / len(rows) * error[:, None])
+```
+
+A row of the log then scores the sum of `theta` over its table rows. They are found through the
+pairs (value, id) of this table; a value that is not in it is `<unknown>`.
+
+## Licence
+
+{licence}
+
+Made by diet_jax {version}.
+"""

@@ -1,0 +1,196 @@
+"""From a config and a log to the parts of a run; each is checked against the other here."""
+
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from diet_jax import evaluate
+from diet_jax import memory as mem
+from diet_jax.bilevel import Plan
+from diet_jax.compact import capacity
+from diet_jax.data import load_stream
+from diet_jax.distill import Engine, make_engine
+from diet_jax.metagrad import Inner
+from diet_jax.models import make_model
+from diet_jax.sharding import all_devices
+from diet_jax.teacher import Teacher, make_teacher
+from diet_jax.types import Config, InputError, Memory, Params, Rows, Stage, Stream
+
+
+class Step(NamedTuple):
+    """One turn of the stream: the stage that is distilled, and the rows that judge it."""
+
+    train: Stage
+    test: Stage
+
+
+class State(NamedTuple):
+    """What goes from stage to stage, and into the checkpoint."""
+
+    memory: Memory
+    teacher: Params
+    random: tuple[Memory, ...]  # the random baseline, one for each evaluation seed
+
+
+def steps_of(stream: Stream, on: str, share: float) -> list[Step]:
+    """The turns of a run: each stage but the last, and the rows that judge it.
+
+    on: "next" stage, or "validation": the last `share` of a stage judges it and is used for no
+    other end.
+    """
+    if on == "next":
+        return [Step(a, b) for a, b in zip(stream.stages[:-1], stream.stages[1:], strict=True)]
+    if on != "validation":
+        raise InputError(f"eval.on is {on!r}: choose next or validation")
+
+    def part(stage: Stage, where: slice) -> Stage:
+        rows = Rows(*(a[where] for a in stage.rows))
+        return stage._replace(
+            rows=rows, user=stage.user[where], time=stage.time[where], source=stage.source[where]
+        )
+
+    cuts = [round(len(s.user) * (1 - share)) for s in stream.stages[:-1]]
+    return [
+        Step(part(s, slice(None, cut)), part(s, slice(cut, None)))
+        for s, cut in zip(stream.stages[:-1], cuts, strict=True)
+    ]
+
+
+def make_proxy(config: Config) -> Inner:
+    """The inner loop that the config describes, with the proxy architecture."""
+    i = config.inner
+    if not 1 <= i.window <= i.steps:
+        raise InputError(f"inner.window is {i.window}: choose 1 to inner.steps ({i.steps})")
+    model = make_model(i.arch, i.dim, i.hidden, i.init_scale)
+    return Inner(
+        model,
+        i.optimizer,
+        i.lr,
+        i.momentum,
+        i.eps_root,
+        i.steps,
+        i.batch,
+        i.window,
+        i.remat,
+    )
+
+
+def make_plan(config: Config, stream: Stream) -> Plan:
+    """The distillation of a stage that the config describes."""
+    o, g = config.outer, config.growth
+    fields = stream.schema.fields
+    if g.spread_field and g.spread_field not in fields:
+        raise InputError(
+            f"growth.spread_field {g.spread_field!r} is no categorical field: choose from "
+            f"{', '.join(fields)}, or '' for no cap"
+        )
+    unknown = set(o.learn) - {"label_logit", "log_weight", "dense"}
+    if unknown or not o.learn:
+        raise InputError(f"outer.learn {o.learn}: choose from label_logit, log_weight, dense")
+    return Plan(
+        learn=tuple(o.learn),
+        lr=o.lr,
+        trajectories=o.trajectories,
+        batch=o.batch,
+        anchor_batch=o.anchor_batch,
+        anchor=o.anchor,
+        label_share=o.label_share,
+        chunk=o.chunk,
+        max_logit=g.max_logit,
+        rounds=g.rounds,
+        final_share=g.final_share,
+        write_share=config.addressing.share,
+        pool=g.pool,
+        block=g.block,
+        spread_field=fields.index(g.spread_field) if g.spread_field else -1,
+        spread_cap=g.spread_cap,
+    )
+
+
+def make_evaluation(config: Config, stream: Stream, steps: list[Step], n_slots: int):
+    """The trials of every architecture, with capacities that hold for the whole run."""
+    e, i = config.eval, config.inner
+    models = {name: make_model(name, i.dim, i.hidden, i.init_scale) for name in e.archs}
+    subset = evaluate.Recipe(i.optimizer, i.momentum, i.eps_root, i.batch)
+    full = evaluate.Recipe("adam", 0.0, 1e-12, e.full_batch)
+    n_fields = len(stream.schema.fields)
+    n_test = max(len(step.test.user) for step in steps)
+    n_table = len(stream.values)
+    touched = (n_test + n_slots * (1 + len(e.seeds))) * n_fields
+
+    def lr(method: str, arch: str) -> float:
+        return e.lr[method].get(arch, e.lr[method].default)
+
+    return evaluate.Plan(
+        models=models,
+        subset=subset,
+        full=full,
+        subset_trials={n: evaluate.make_trials(m, subset, False) for n, m in models.items()},
+        full_trials={n: evaluate.make_trials(m, full, True) for n, m in models.items()},
+        seeds=tuple(e.seeds),
+        steps=i.steps,
+        epochs=e.full_epochs,
+        lr=lr,
+        n_rows=sum(len(step.train.user) for step in steps),
+        n_table=n_table,
+        n_compact=capacity(min(touched, n_table)),
+        n_blocks=-(-n_test // evaluate.PREDICT_BLOCK),
+    )
+
+
+class Job(NamedTuple):
+    """All that a run needs, made once."""
+
+    config: Config
+    stream: Stream
+    steps: list[Step]
+    engine: Engine
+    teacher: Teacher
+    evaluation: evaluate.Plan
+    first: State
+
+
+def prepare(config: Config) -> Job:
+    """Read the log, check the config against it, and build every part (nothing is compiled yet)."""
+    stream = load_stream(config)
+    if len(stream.stages) < 2:
+        raise InputError(
+            "stages.count is 1: a memory is judged on the next stage, so give two or more"
+        )
+    steps = steps_of(stream, config.eval.on, config.eval.validation_share)
+    n_fields, n_dense = len(stream.schema.fields), len(stream.schema.dense)
+    n_stage = max(len(step.train.user) for step in steps)
+    n_slots = capacity(slots_after(config, sum(len(step.train.user) for step in steps)))
+    plan = make_plan(config, stream)
+    n_compact = capacity(min(len(stream.values), (n_stage + n_slots) * n_fields))
+    place = all_devices(plan.trajectories)
+    engine = make_engine(make_proxy(config), plan, place, n_compact, capacity(n_stage))
+    t, i = config.teacher, config.inner
+    teacher = make_teacher(
+        make_model(t.arch, i.dim, i.hidden, i.init_scale),
+        t.lr,
+        t.batch,
+        len(stream.values),
+        n_fields,
+        n_dense,
+        n_stage,
+    )
+    blank = mem.empty(n_slots, n_fields, n_dense)
+    key = jax.random.fold_in(jax.random.key(config.seed), 0)
+    first = State(
+        blank, jax.tree.map(np.asarray, teacher.init(key)), (blank,) * len(config.eval.seeds)
+    )
+    return Job(
+        config,
+        stream,
+        steps,
+        engine,
+        teacher,
+        make_evaluation(config, stream, steps, n_slots),
+        first,
+    )
+
+
+def slots_after(config: Config, rows_so_far: int) -> int:
+    return max(1, round(config.memory.rate * rows_so_far))

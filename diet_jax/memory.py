@@ -1,0 +1,65 @@
+"""The memory's own moves: append rows, pick the best candidates, address the slots to rewrite."""
+
+import numpy as np
+
+from diet_jax.types import Memory
+
+
+def empty(capacity: int, n_fields: int, n_dense: int) -> Memory:
+    """A memory of `capacity` slots, none in use; numpy arrays."""
+    return Memory(
+        ids=np.zeros((capacity, n_fields), np.int32),
+        dense=np.zeros((capacity, n_dense), np.float32),
+        label_logit=np.zeros(capacity, np.float32),
+        log_weight=np.zeros(capacity, np.float32),
+        born=np.zeros(capacity, np.int32),
+        source=np.full(capacity, -1, np.int32),
+        valid=np.zeros(capacity, bool),
+    )
+
+
+def append(memory: Memory, ids, dense, label_logit, log_weight: float, born: int, source) -> Memory:
+    """Fill the first free slots with rows (ids [k, F], dense [k, G], label_logit [k], source [k]).
+
+    All start at the same `log_weight` and carry the stage `born`. Raises ValueError when fewer than
+    k slots are free.
+    """
+    free = np.flatnonzero(~memory.valid)
+    if len(free) < len(ids):
+        raise ValueError(f"{len(ids)} rows do not fit the {len(free)} free slots of the memory")
+    at = free[: len(ids)]
+    new = Memory(ids, dense, label_logit, log_weight, born, source, True)
+    filled = [leaf.copy() for leaf in memory]
+    for leaf, value in zip(filled, new, strict=True):
+        leaf[at] = value
+    return Memory(*filled)
+
+
+def pick(score: np.ndarray, k: int, group: np.ndarray, per_group: int) -> np.ndarray:
+    """The k rows of highest `score` (float [C]) with at most `per_group` of one `group` (int [C]).
+
+    Ties go to the earlier row; rows with a score of -inf are never picked. When the cap leaves
+    fewer than k rows, the best of the others fill up. Returns int64 [<= k], best first.
+    """
+    ranked = np.argsort(-score, kind="stable")
+    ranked = ranked[np.isfinite(score[ranked])]
+    by_group = np.argsort(group[ranked], kind="stable")
+    sorted_group = group[ranked][by_group]
+    first = np.searchsorted(sorted_group, sorted_group)
+    nth = np.empty(len(ranked), np.int64)
+    nth[by_group] = np.arange(len(ranked)) - first
+    allowed = nth < per_group
+    return np.concatenate([ranked[allowed], ranked[~allowed]])[:k]
+
+
+def address(influence: np.ndarray, valid: np.ndarray, share: float) -> np.ndarray:
+    """The slots that this stage may rewrite: bool [N].
+
+    Of the valid slots the `share` (0 .. 1) with the largest absolute influence on the loss of the
+    current stage; the others stay bit for bit as they are.
+    """
+    n = int(np.ceil(share * valid.sum()))
+    strength = np.where(valid, np.abs(influence), -np.inf)
+    writable = np.zeros(len(valid), bool)
+    writable[np.argsort(-strength, kind="stable")[:n]] = True
+    return writable & valid

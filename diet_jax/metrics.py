@@ -1,0 +1,48 @@
+"""How good a list of scores is: AUC, GAUC, log loss."""
+
+import numpy as np
+from scipy.stats import rankdata
+from sklearn.metrics import roc_auc_score
+
+
+def auc(label: np.ndarray, score: np.ndarray) -> float:
+    """Area under the ROC curve of float scores [n] for 0/1 labels [n]; NaN with one class."""
+    return float(roc_auc_score(label, score)) if 0 < label.sum() < len(label) else float("nan")
+
+
+def gauc(label: np.ndarray, score: np.ndarray, user: np.ndarray) -> float:
+    """AUC within each user (int [n]), averaged with the users' row counts as weights.
+
+    Users with one class only are left out (as in Zhou et al. 2018, DIN, eq. 9, and FuxiCTR); NaN if
+    that leaves none.
+    """
+    by_user = np.argsort(user, kind="stable")
+    user, label, score = user[by_user], label[by_user], score[by_user]
+    start = np.flatnonzero(np.r_[True, user[1:] != user[:-1]])
+    # Shifting each user's dense ranks past those of the users before ranks all groups at once.
+    group = np.cumsum(np.r_[False, user[1:] != user[:-1]])
+    rank_all = rankdata(group * (len(score) + 1.0) + rankdata(score, method="dense"))
+    n = np.diff(np.r_[start, len(user)])
+    positives = np.add.reduceat(label.astype(np.float64), start)
+    rank_sum = np.add.reduceat((rank_all - start[group]) * label, start)
+    mixed = (positives > 0) & (positives < n)
+    if not mixed.any():
+        return float("nan")
+    n, positives, rank_sum = n[mixed], positives[mixed], rank_sum[mixed]
+    area = (rank_sum - positives * (positives + 1) / 2) / (positives * (n - positives))
+    return float(np.average(area, weights=n))
+
+
+def log_loss(label: np.ndarray, logit: np.ndarray) -> float:
+    """Mean cross-entropy in nats of 0/1 labels [n] under logits [n]."""
+    return float(np.mean(np.logaddexp(0.0, logit) - label * logit))
+
+
+def score(label: np.ndarray, logit: np.ndarray, user: np.ndarray) -> dict[str, float]:
+    """The three figures of one model on one stage, by their record names."""
+    logit = np.asarray(logit, np.float64)
+    return {
+        "auc": auc(label, logit),
+        "gauc": gauc(label, logit, user),
+        "logloss": log_loss(label, logit),
+    }

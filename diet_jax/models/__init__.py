@@ -1,0 +1,21 @@
+"""The zoo: CTR architectures as pure functions over looked-up table rows, by name."""
+
+from diet_jax.models.base import Model, init_params, logits
+from diet_jax.models.cross import dcn_v2
+from diet_jax.models.deep import deep_fm, mlp
+from diet_jax.models.linear import fm, lr
+from diet_jax.types import InputError
+
+MODELS = {"LR": lr, "FM": fm, "MLP": mlp, "DeepFM": deep_fm, "DCNv2": dcn_v2}
+
+__all__ = ["MODELS", "Model", "init_params", "logits", "make_model"]
+
+
+def make_model(name: str, dim: int, hidden: tuple[int, ...], init_scale: float = 0.01) -> Model:
+    """Build the architecture `name` with embeddings of `dim` columns and `hidden` layer widths.
+
+    Raises InputError for a name that is not in the zoo, with the names that are.
+    """
+    if name not in MODELS:
+        raise InputError(f"unknown architecture {name!r}: choose from {', '.join(MODELS)}")
+    return MODELS[name](dim, tuple(hidden))._replace(init_scale=init_scale)

@@ -1,0 +1,161 @@
+"""The story: for each stage teach, grow and rewrite the memory, save it, judge it on the next."""
+
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from diet_jax import checkpoint, console, evaluate
+from diet_jax.baselines import random_rows
+from diet_jax.data.stages import as_known
+from diet_jax.distill import distill_stage
+from diet_jax.export import export_memory
+from diet_jax.job import Job, State, prepare, slots_after
+from diet_jax.record import Recorder, evaluated_stages, is_finished, open_workdir
+from diet_jax.report import build_report
+from diet_jax.types import Config, Rows, Taught
+
+
+def outer_steps(config: Config, number: int) -> int:
+    """Outer steps of stage `number` (1-based)."""
+    return round(config.outer.steps * (config.outer.first_factor if number == 1 else 1.0))
+
+
+def distill(job: Job, state: State, number: int, report) -> tuple[State, dict]:
+    """Take the state through stage `number` (1-based); returns it and the facts of the stage."""
+    config, stage = job.config, job.steps[number - 1].train
+    start = time.perf_counter()
+    rng = np.random.default_rng((config.seed, number))
+    epochs = config.teacher.first_epochs if number == 1 else config.teacher.epochs
+    teacher, logit = job.teacher.advance(state.teacher, stage.rows, epochs, rng)
+    seconds_teacher = time.perf_counter() - start
+
+    fresh = Taught(stage.rows, stage.source, logit)
+    rows_so_far = sum(len(step.train.user) for step in job.steps[:number])
+    n_new = slots_after(config, rows_so_far) - int(state.memory.valid.sum())
+    key, n_steps = jax.random.key(config.seed), outer_steps(config, number)
+    memory, facts = distill_stage(
+        job.engine, state.memory, fresh, n_new, n_steps, number, key, report
+    )
+    random = tuple(
+        random_rows(m, fresh, n_new, number, np.random.default_rng((config.seed, number, 1 + s)))
+        for m, s in zip(state.random, config.eval.seeds, strict=True)
+    )
+    used = memory.valid
+    labels, weights = evaluate.soft_label(memory)[used], np.exp(memory.log_weight[used])
+    facts |= {
+        "stage": number,
+        "stages": len(job.steps) + 1,
+        "rows_stage": len(stage.user),
+        "rows_so_far": rows_so_far,
+        "slots": int(used.sum()),
+        "new": n_new,
+        "seconds_teacher": seconds_teacher,
+        "born": np.bincount(memory.born[used], minlength=number + 1)[1:].tolist(),
+        "label_hist": np.histogram(labels, 20, (0, 1))[0].tolist(),
+        "weight_quantiles": np.quantile(weights, (0, 0.25, 0.5, 0.75, 1)).tolist(),
+    }
+    return State(memory, jax.tree.map(np.asarray, teacher), random), facts
+
+
+def judge(job: Job, state: State, number: int) -> list[dict]:
+    """Train and score every architecture on the memory, its baselines and all rows so far."""
+    train = [step.train for step in job.steps[:number]]
+    so_far = Rows(*(np.concatenate(part) for part in zip(*(s.rows for s in train), strict=True)))
+    label_of = np.zeros(train[-1].source[-1] + 1, np.float32)
+    label_of[np.concatenate([stage.source for stage in train])] = so_far.label
+    test = job.steps[number - 1].test
+    known = as_known(test.rows.ids, train[-1].vocab_size)
+    subsets = {
+        "memory": [(state.memory, evaluate.soft_label(state.memory))] * len(state.random),
+        "random_hard": [(m, label_of[m.source]) for m in state.random],
+        "random_soft": [(m, evaluate.soft_label(m)) for m in state.random],
+    }
+    return evaluate.evaluate_stage(
+        job.evaluation,
+        number,
+        {name: [evaluate.examples(*x) for x in each] for name, each in subsets.items()},
+        int(state.memory.valid.sum()),
+        so_far,
+        evaluate.Test(known, test.rows.dense, test.rows.label, test.user),
+    )
+
+
+def run(config: Config, workdir: str, env: dict) -> Path:
+    """The whole job; resumes what the workdir holds. Returns the path of the report."""
+    folder = Path(workdir)
+    with open_workdir(folder, config, env) as recorder:
+        if is_finished(recorder.records()):
+            print(f"{folder} holds a finished run of this config; only its report is made anew.")
+        else:
+            stream_through(prepare(config), folder, recorder)
+        console.print_summary(recorder.records())
+    return build_report(folder)
+
+
+def stream_through(job: Job, folder: Path, recorder: Recorder) -> None:
+    """Do every stage that is not done yet: distill, save, judge; at the end export the memory.
+
+    To resume: (1) the newest checkpoint gives the state; (2) a stage that has a checkpoint but no
+    evaluation is only evaluated; (3) records of a stage that was cut off are dropped.
+    """
+    start, last = time.perf_counter(), len(job.steps)
+    saved = checkpoint.stages(folder)
+    first = len(evaluated_stages(recorder.records())) + 1
+    recorder.drop_from(first)
+    state, facts = job.first, {}
+    if saved:
+        state, facts = checkpoint.load(folder, saved[-1], job.first)
+    for number in range(first, last + 1):
+        if number not in saved:
+            with console.stage_progress(number, last + 1, outer_steps(job.config, number)) as bar:
+                state, facts = distill(job, state, number, bar)
+            checkpoint.save(folder, number, state, facts)
+        began = time.perf_counter()
+        evals = judge(job, state, number)
+        outer = [
+            {"kind": "outer", "stage": number, "step": k, "loss": loss}
+            for k, loss in facts.pop("outer")
+        ]
+        parts = ("teacher", "influence", "outer")
+        seconds = time.perf_counter() - began + sum(facts[f"seconds_{p}"] for p in parts)
+        recorder.append([*outer, *evals, {"kind": "stage", **facts, "seconds": seconds}])
+        console.print_stage(recorder.records(), number)
+    export_memory(folder / "export", state.memory, job.stream, recipe(job.config), origin(job))
+    slots = int(state.memory.valid.sum())
+    seconds = time.perf_counter() - start
+    recorder.append([{"kind": "run", "seconds": seconds, "final_slots": slots}])
+
+
+def recipe(config: Config) -> dict:
+    """How to train on the exported memory: what the evaluation did."""
+    inner = config.inner
+    names = ("optimizer", "momentum", "eps_root", "steps", "batch", "dim", "init_scale")
+    return {
+        **{name: inner[name] for name in names},
+        "hidden": list(inner.hidden),
+        "lr": config.eval.lr.memory.to_dict(),
+        "loss": "mean over the batch of weight * cross_entropy(logit, label)",
+        "order": "whole random passes over the slots",
+    }
+
+
+def origin(job: Job) -> dict:
+    """Where the memory comes from, for its card."""
+    data = job.config.data
+    return {
+        "log": job.stream.name,
+        "rows": sum(len(step.train.user) for step in job.steps),
+        "stages": len(job.steps),
+        "seed": job.config.seed,
+        "licence": LICENCE if data.source == "movielens" else "The terms of the log apply.",
+    }
+
+
+LICENCE = (
+    "Made from MovieLens ratings, (c) GroupLens, University of Minnesota. The owner's terms apply: "
+    "research use, no commercial use without permission, redistribution of latest-small (also "
+    "transformed, as here) under the same conditions only, and citation of F. M. Harper and "
+    "J. A. Konstan (2015), The MovieLens Datasets: History and Context, ACM TiiS 5(4), 19."
+)

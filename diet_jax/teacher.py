@@ -1,0 +1,59 @@
+"""The teacher: one model carried along the stream, whose soft labels the memory starts from."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from diet_jax import train
+from diet_jax.compact import pad_to
+from diet_jax.evaluate import PREDICT_BLOCK, epochs
+from diet_jax.models import Model, init_params, logits
+from diet_jax.optim import make_inner
+from diet_jax.train import Examples
+from diet_jax.types import Array, Params, Rows
+
+
+class Teacher(NamedTuple):
+    """init(key) -> params. advance(params, rows, n_epochs, rng) -> (params, logits [n])."""
+
+    init: Callable[[Array], Params]
+    advance: Callable[[Params, Rows, float, np.random.Generator], tuple[Params, np.ndarray]]
+
+
+def make_teacher(
+    model: Model, lr: float, batch: int, n_table: int, n_fields: int, n_dense: int, n_stage: int
+) -> Teacher:
+    """A teacher with a table of `n_table` rows, for stages of up to `n_stage` rows.
+
+    It is trained on through the stages by Adam, a fresh optimizer state at each.
+    """
+    tx = make_inner("adam", lr, momentum=0.0, eps_root=1e-12)
+    n_blocks = -(-n_stage // PREDICT_BLOCK)
+    size = n_blocks * PREDICT_BLOCK
+
+    @jax.jit
+    def fit(params, data, order, n_steps):
+        return train.fit(model, tx, train.start(tx, params), data, order, n_steps).params
+
+    @jax.jit
+    def predict(params, ids, dense):
+        return jax.lax.map(lambda x: logits(model, params, *x), (ids, dense)).reshape(-1)
+
+    def advance(params, rows, n_epochs, rng):
+        n = len(rows.label)
+        data = Examples(*(pad_to(a, size) for a in rows), np.ones(size, np.float32))
+        # A power of two, so that few shapes are compiled; only n_steps of them are run.
+        n_steps = int(n_epochs * n) // batch
+        order = epochs(rng, n, n_steps, batch)
+        capacity = 1 << (n_steps - 1).bit_length()
+        params = fit(params, data, pad_to(order, capacity), np.int32(n_steps))
+        z = predict(params, *(a.reshape(n_blocks, PREDICT_BLOCK, a.shape[1]) for a in data[:2]))
+        return params, np.asarray(z)[:n]
+
+    def init(key):
+        return init_params(model, key, jnp.arange(n_table), n_fields, n_dense)
+
+    return Teacher(init, advance)
