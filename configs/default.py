@@ -5,9 +5,11 @@ Override on the command line: --config.outer.steps=800 --config.data.path=log.pa
 
 from ml_collections import ConfigDict
 
+from diet_jax.types import Config
 
-def get_config() -> ConfigDict:
-    c = ConfigDict()
+
+def get_config() -> Config:
+    c: Config = ConfigDict()
     c.seed = 0  # of all random choices; same seed, same device kind: the same memory, bit for bit
 
     c.data = ConfigDict()

@@ -22,9 +22,10 @@ def _split(tree: Any) -> tuple[dict[str, np.ndarray], list[str]]:
 
 
 def _open(workdir: Path) -> ocp.training.Checkpointer:
-    keep_all = ocp.training.preservation_policies.PreserveAll()
+    keep_all: Any = ocp.training.preservation_policies.PreserveAll()
     # Absolute, since Orbax refuses relative paths.
-    return ocp.training.Checkpointer((workdir / FOLDER).resolve(), preservation_policy=keep_all)
+    root = str((workdir / FOLDER).resolve())
+    return ocp.training.Checkpointer(root, preservation_policy=keep_all)
 
 
 def save(workdir: Path, stage: int, state: Any, facts: dict) -> None:

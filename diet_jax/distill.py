@@ -70,7 +70,8 @@ def set_scene(engine: Engine, memory: Memory, fresh: Taught, n_new: int) -> Scen
     )
     share = np.float32(plan.anchor * n_old / (n_old + n_new))
     anchor = Anchor(to_slots(memory, table), np.int32(n_old), share)
-    return Scene(table, *engine.place.replicate((stage, anchor)), logit)
+    stage, anchor = engine.place.replicate((stage, anchor))
+    return Scene(table, stage, anchor, logit)
 
 
 def to_slots(memory: Memory, table: np.ndarray) -> Slots:

@@ -145,14 +145,13 @@ def evaluate_stage(
     so_far: all rows up to this stage. Returns the `eval` records.
     """
     records = []
-    ids = [e.ids for per_seed in subsets.values() for e in per_seed]
-    compact = pad_rows(touched_rows(test.ids, *ids), plan.n_compact)
+    in_use = [e.ids for per_seed in subsets.values() for e in per_seed]
+    compact = pad_rows(touched_rows(test.ids, *in_use), plan.n_compact)
     table = np.arange(plan.n_table, dtype=np.int32)
     n_so_far = len(so_far.label)
     full_steps = int(plan.epochs * n_so_far) // plan.full.batch
-    everything = Examples(
-        *(pad_to(a, plan.n_rows) for a in so_far), np.ones(plan.n_rows, np.float32)
-    )
+    ids, dense, label = (pad_to(a, plan.n_rows) for a in so_far)
+    everything = Examples(ids, dense, label, np.ones(plan.n_rows, np.float32))
     max_steps = int(plan.epochs * plan.n_rows) // plan.full.batch
     for arch in plan.models:
         rngs = [np.random.default_rng((seed, stage)) for seed in plan.seeds]

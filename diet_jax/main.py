@@ -23,7 +23,7 @@ def main(argv: list[str]) -> None:
     devices = [device.device_kind for device in jax.devices()]
     env = software_versions() | {"devices": devices}
     try:
-        report = run(CONFIG.value, WORKDIR.value, env)
+        report = run(CONFIG.value, str(WORKDIR.value), env)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from diet_jax.files import replace_text
+from diet_jax.types import InputError
 
 Record = dict[str, Any]
 
@@ -48,12 +49,12 @@ def open_workdir(workdir: str | Path, config: Any, env: dict, enabled: bool = Tr
             if not is_finished(recorder.records()):
                 replace_text(workdir / "env.json", json.dumps(env, indent=2, sort_keys=True) + "\n")
     except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
-        raise _input_error(
+        raise InputError(
             f"workdir {workdir}: {error.filename or workdir} is in the way; "
             "remove it or give another --workdir"
         ) from None
     except OSError as error:
-        raise _input_error(
+        raise InputError(
             f"workdir {workdir} cannot be written ({error.strerror or 'permission denied'}); "
             "give a --workdir that you may write to"
         ) from None
@@ -144,7 +145,7 @@ def read_records(path: str | Path) -> list[Record]:
         except ValueError:
             if number == len(lines) and not unfinished:
                 break
-            raise _input_error(
+            raise InputError(
                 f"{path}, line {number}: not a JSON record; remove it or give another --workdir"
             ) from None
     return records
@@ -177,12 +178,6 @@ def software_versions() -> dict[str, str]:
     return versions
 
 
-def _input_error(message: str) -> Exception:
-    from diet_jax.types import InputError  # here, because types imports jax and reading must not
-
-    return InputError(message)
-
-
 def _check_config(path: Path, config: dict) -> None:
     """Raises InputError if `path` holds another config."""
     if not path.exists():
@@ -190,7 +185,7 @@ def _check_config(path: Path, config: dict) -> None:
     try:
         old, new = flatten(json.loads(path.read_text())), flatten(config)
     except ValueError:
-        raise _input_error(f"{path} is not JSON; remove it or give another --workdir") from None
+        raise InputError(f"{path} is not JSON; remove it or give another --workdir") from None
 
     def shown(flat: dict, key: str) -> str:
         return json.dumps(flat[key]) if key in flat else "absent"
@@ -199,7 +194,7 @@ def _check_config(path: Path, config: dict) -> None:
     if keys:
         found = [f"{key} was {shown(old, key)}, is now {shown(new, key)}" for key in keys[:3]]
         more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
-        raise _input_error(
+        raise InputError(
             f"workdir {path.parent} holds a run of another config ({'; '.join(found)}{more}); "
             "give another --workdir, or the old values to resume it"
         )

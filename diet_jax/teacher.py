@@ -44,7 +44,8 @@ def make_teacher(
 
     def advance(params, rows, n_epochs, rng):
         n = len(rows.label)
-        data = Examples(*(pad_to(a, size) for a in rows), np.ones(size, np.float32))
+        ids, dense, label = (pad_to(a, size) for a in rows)
+        data = Examples(ids, dense, label, np.ones(size, np.float32))
         # A power of two, so that few shapes are compiled; only n_steps of them are run.
         n_steps = int(n_epochs * n) // batch
         order = epochs(rng, n, n_steps, batch)

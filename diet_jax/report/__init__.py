@@ -16,6 +16,7 @@ from diet_jax.files import replace_text
 from diet_jax.record import evaluated_stages, flatten, read_records
 from diet_jax.report import figures
 from diet_jax.summary import METHODS, summarize
+from diet_jax.types import InputError
 
 
 def build_report(workdir: str | Path) -> Path:
@@ -28,8 +29,6 @@ def build_report(workdir: str | Path) -> Path:
     try:
         config = json.loads((workdir / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        from diet_jax.types import InputError  # here, because types imports jax
-
         raise InputError(
             f"{workdir} holds no readable config.json; give the --workdir of a run"
         ) from None

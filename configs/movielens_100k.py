@@ -1,0 +1,18 @@
+"""MovieLens-100K: the first 90 % as one stage, the last 10 % as its test, memory 1 % of the rows.
+
+    python -m diet_jax.main --config=configs/movielens_100k.py --workdir=runs/movielens_100k \
+        --config.data.path=FOLDER_OR_ZIP
+
+Without data.path it reads what `tfds build movielens/100k-ratings --file_format=array_record` left.
+"""
+
+from configs import default
+from diet_jax.types import Config
+
+
+def get_config() -> Config:
+    c = default.get_config()
+    c.data.name = "100k"
+    c.stages.fractions = (0.9, 0.1)
+    c.memory.rate = 0.01
+    return c
