@@ -34,8 +34,8 @@ def get_config() -> Config:
 
     c.inner = ConfigDict()  # how a model is trained on the memory, in distillation as in evaluation
     c.inner.arch = "DeepFM"  # the proxy that the memory is distilled with
-    c.inner.dim = 8  # embedding columns
-    c.inner.hidden = (64, 32)  # widths of the tower
+    c.inner.hidden = (32,)  # widths of its tower; a wider one costs more and was not better
+    c.inner.dim = 8  # embedding columns, of every model
     c.inner.init_scale = 0.01  # standard deviation of embeddings at the start
     c.inner.optimizer = "adam"  # adam | sgd | adagrad
     c.inner.lr = 1e-2
@@ -51,7 +51,7 @@ def get_config() -> Config:
     c.outer.steps = 400  # outer steps a stage
     c.outer.first_factor = 1.0  # the first stage gets this many times more: all builds on it
     c.outer.lr = 4e-2  # Adam on logits of labels and logarithms of weights
-    c.outer.trajectories = 2  # inner runs averaged in an outer step, spread over the devices
+    c.outer.trajectories = 1  # inner runs averaged in an outer step, spread over the devices
     c.outer.batch = 1024  # real rows of the outer loss, per trajectory
     c.outer.label_share = 1.0  # outer target = this * label + the rest * teacher
     c.outer.anchor = 0.8  # weight of the previous memory in the outer loss, per share of slots
@@ -61,7 +61,7 @@ def get_config() -> Config:
     c.growth = ConfigDict()  # how new slots are found
     c.growth.rounds = 9  # rounds of a stage: add influential rows, re-learn, again
     c.growth.final_share = 0.4  # share of the outer steps that follow the last round
-    c.growth.pool = 16384  # candidate rows scored in a round
+    c.growth.pool = 4096  # candidate rows scored in a round
     c.growth.block = 2048  # candidate rows scored at once: bounds memory
     c.growth.spread_field = "item"  # at most spread_cap rows of one of its values in a round,
     c.growth.spread_cap = 2  # so that a round is not filled by one item; empty field: no cap
@@ -72,6 +72,7 @@ def get_config() -> Config:
 
     c.teacher = ConfigDict()  # carried along the stream
     c.teacher.arch = "MLP"
+    c.teacher.hidden = (64, 32)
     c.teacher.lr = 1e-3
     c.teacher.epochs = 2.0  # passes over each stage
     c.teacher.first_epochs = 4.0  # passes over the first stage
@@ -81,6 +82,7 @@ def get_config() -> Config:
     c.eval.on = "next"  # next: the stage after; validation: the tail of the stage (to choose knobs)
     c.eval.validation_share = 0.1  # the tail that eval.on=validation holds out of everything
     c.eval.archs = ("LR", "FM", "MLP", "DeepFM", "DCNv2")
+    c.eval.hidden = (64, 32)  # widths of their towers
     c.eval.seeds = (0, 1, 2)
     c.eval.full_epochs = 3.0  # passes of the full-data reference over all rows so far
     c.eval.full_batch = 256

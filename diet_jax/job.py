@@ -111,7 +111,7 @@ def make_plan(config: Config, stream: Stream) -> Plan:
 def make_evaluation(config: Config, stream: Stream, steps: list[Step], n_slots: int):
     """The trials of every architecture, with capacities that hold for the whole run."""
     e, i = config.eval, config.inner
-    models = {name: make_model(name, i.dim, i.hidden, i.init_scale) for name in e.archs}
+    models = {name: make_model(name, i.dim, e.hidden, i.init_scale) for name in e.archs}
     subset = evaluate.Recipe(i.optimizer, i.momentum, i.eps_root, i.batch)
     full = evaluate.Recipe("adam", 0.0, 1e-12, e.full_batch)
     n_fields = len(stream.schema.fields)
@@ -134,7 +134,8 @@ def make_evaluation(config: Config, stream: Stream, steps: list[Step], n_slots: 
         lr=lr,
         n_rows=sum(len(step.train.user) for step in steps),
         n_table=n_table,
-        n_compact=capacity(min(touched, n_table)),
+        # Not above the table's own size, which lets subset and full trials share compiled code.
+        n_compact=min(capacity(touched), n_table),
         n_blocks=-(-n_test // evaluate.PREDICT_BLOCK),
     )
 
@@ -168,7 +169,7 @@ def prepare(config: Config) -> Job:
     engine = make_engine(make_proxy(config), plan, place, n_compact, capacity(n_stage))
     t, i = config.teacher, config.inner
     teacher = make_teacher(
-        make_model(t.arch, i.dim, i.hidden, i.init_scale),
+        make_model(t.arch, i.dim, t.hidden, i.init_scale),
         t.lr,
         t.batch,
         len(stream.values),

@@ -83,14 +83,19 @@ def judge(job: Job, state: State, number: int) -> list[dict]:
 
 
 def run(config: Config, workdir: str, env: dict) -> Path:
-    """The whole job; resumes what the workdir holds. Returns the path of the report."""
+    """The whole job; resumes what the workdir holds. Returns the path of the report.
+
+    Raises InputError for bad input, before anything is written.
+    """
     folder = Path(workdir)
-    with open_workdir(folder, config, env) as recorder:
-        if is_finished(recorder.records()):
-            print(f"{folder} holds a finished run of this config; only its report is made anew.")
-        else:
-            stream_through(prepare(config), folder, recorder)
-        console.print_summary(recorder.records())
+    reader = open_workdir(folder, config, env, enabled=False)
+    if is_finished(reader.records()):
+        print(f"{folder} holds a finished run of this config; only its report is made anew.")
+    else:
+        job = prepare(config)
+        with open_workdir(folder, config, env) as recorder:
+            stream_through(job, folder, recorder)
+    console.print_summary(reader.records())
     return build_report(folder)
 
 
@@ -134,7 +139,7 @@ def recipe(config: Config) -> dict:
     names = ("optimizer", "momentum", "eps_root", "steps", "batch", "dim", "init_scale")
     return {
         **{name: inner[name] for name in names},
-        "hidden": list(inner.hidden),
+        "hidden": list(config.eval.hidden),
         "lr": config.eval.lr.memory.to_dict(),
         "loss": "mean over the batch of weight * cross_entropy(logit, label)",
         "order": "whole random passes over the slots",
