@@ -44,6 +44,7 @@ def get_config() -> Config:
     c.inner.steps = 60  # steps of one training on the memory
     c.inner.batch = 128  # slots a step
     c.inner.window = 30  # steps differentiated; their end is random (RaT-BPTT)
+    c.inner.min_rows = 4096  # table rows that a compact table starts with; it doubles when full
     c.inner.remat = True  # recompute activations in sqrt(window) segments: less memory
 
     c.outer = ConfigDict()  # how the memory is learned

@@ -15,4 +15,12 @@ def get_config() -> Config:
     c.data.name = "100k"
     c.stages.fractions = (0.9, 0.1)
     c.memory.rate = 0.01
+    c.outer.steps = 500
+    # Chosen on validation slices: python -m benchmarks.recipes --config=configs/movielens_100k.py
+    lr = c.eval.lr
+    c.eval.full_epochs = 5.0
+    lr.full.update({"default": 5e-4, "LR": 8e-3, "FM": 1e-3})
+    lr.memory.update({"default": 5e-3, "LR": 8e-2, "FM": 1e-2})
+    lr.random_hard.update({"default": 2.5e-3, "LR": 1e-2})
+    lr.random_soft.update({"default": 5e-3, "LR": 8e-2, "FM": 4e-2, "DCNv2": 2e-2})
     return c

@@ -9,4 +9,11 @@ from diet_jax.types import Config
 
 def get_config() -> Config:
     c = default.get_config()
+    c.outer.steps = 300
+    # Chosen on validation slices: python -m benchmarks.recipes --config=configs/quickstart.py
+    lr = c.eval.lr
+    lr.full.update({"LR": 2e-3, "FM": 2e-3})
+    lr.memory.update({"LR": 4e-2, "FM": 2e-2, "MLP": 5e-3})
+    lr.random_hard.update({"default": 5e-3, "LR": 1e-2})
+    lr.random_soft.update({"default": 5e-3, "LR": 4e-2, "FM": 4e-2})
     return c

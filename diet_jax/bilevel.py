@@ -38,7 +38,8 @@ class Plan(NamedTuple):
 class StageData(NamedTuple):
     """A stage on the device, ids in compact rows: what outer batches are drawn from."""
 
-    rows: Array  # int32 [U], table row of each compact row
+    trained: Array  # int32 [Ut], table rows of the compact table, as in Trajectory
+    fixed: Array  # int32 [Uf]
     ids: Array  # int32 [C, F]
     dense: Array  # [C, G]
     target: Array  # [C], the outer target
@@ -83,14 +84,14 @@ def draw(key: Array, inner: Inner, plan: Plan, stage: StageData, anchor: Anchor)
     n = plan.trajectories
     key_end, key_runs, key_outer = jax.random.split(key, 3)
     end = jax.random.randint(key_end, (), inner.window, inner.steps + 1)
-    runs = Trajectory(stage.rows, jax.random.split(key_runs, n), end)
+    runs = Trajectory(stage.trained, stage.fixed, jax.random.split(key_runs, n), end)
     outer = jax.vmap(lambda k: outer_examples(k, plan, stage, anchor))(
         jax.random.split(key_outer, n)
     )
     return runs, outer
 
 
-AXES = Trajectory(rows=None, key=0, end=None)
+AXES = Trajectory(trained=None, fixed=None, key=0, end=None)
 
 
 def outer_optimizer(plan: Plan) -> optax.GradientTransformation:
@@ -110,7 +111,8 @@ def make_outer_steps(inner: Inner, plan: Plan, place: Placement) -> Callable:
 
         def mean_loss(learned):
             run = jax.vmap(
-                lambda t, o: outer_loss(inner, slots._replace(**learned), t, o), (AXES, 0)
+                lambda t, o: outer_loss(inner, slots._replace(**learned), t, o),
+                (AXES, 0),
             )
             return run(runs, outer).mean()
 
@@ -141,7 +143,8 @@ def make_influence(inner: Inner, plan: Plan, place: Placement) -> Callable:
         runs, outer = draw(key, inner, plan, stage, anchor)
         runs, outer = runs._replace(key=place.split(runs.key)), place.split(outer)
         each = jax.vmap(
-            lambda t, o: influence(inner, slots, t, o, candidates, plan.block), (AXES, 0)
+            lambda t, o: influence(inner, slots, t, o, candidates, plan.block),
+            (AXES, 0),
         )
         return jax.tree.map(lambda a: a.mean(0), each(runs, outer))
 

@@ -5,35 +5,55 @@ it where it started: training on the sub-table of touched rows is exact, and its
 depend on the size of the vocabulary.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 
 
-def capacity(n: int, floor: int = 256) -> int:
-    """The smallest power of two >= n (and >= floor): shapes change only when it doubles."""
-    return max(floor, 1 << (int(n) - 1).bit_length())
+class Compact(NamedTuple):
+    """Where the table rows of a stage lie in its compact table.
+
+    rows: int32 [U]; position p of the compact table holds the table row rows[p]. The first
+    `n_trained` positions hold the rows that training touches, the others rows that are only looked
+    up. Both parts are padded by repeating a row, so that their sizes change seldom.
+    """
+
+    rows: np.ndarray
+    n_trained: int
+
+    def positions(self, ids: np.ndarray) -> np.ndarray:
+        """The first position of each table row in `ids`, same shape, int32.
+
+        Raises ValueError when an id is not among the rows: a look-up would return another row.
+        """
+        by_row = np.argsort(self.rows, kind="stable")
+        ordered = self.rows[by_row]
+        at = np.minimum(np.searchsorted(ordered, ids), len(ordered) - 1)
+        if not np.array_equal(ordered[at], ids):
+            raise ValueError("an id is not among the rows of the compact table")
+        return by_row[at].astype(np.int32)
 
 
-def touched_rows(*ids: np.ndarray) -> np.ndarray:
-    """Sorted distinct table rows, int32 [u], that occur in any of the id arrays."""
-    return np.unique(np.concatenate([np.ravel(a) for a in ids])).astype(np.int32)
+def compact(trained: np.ndarray, looked_up: np.ndarray, floor: int) -> Compact:
+    """The compact table of the ids (any shapes) that training touches and of further ids.
+
+    Each part has the capacity of a power of two >= `floor` that holds its distinct rows.
+    """
+    inner = np.unique(trained).astype(np.int32)
+    rest = np.setdiff1d(looked_up, inner).astype(np.int32)
+    parts = [pad_rows(part, capacity(len(part), floor)) for part in (inner, rest)]
+    return Compact(np.concatenate(parts), len(parts[0]))
+
+
+def capacity(n: int, floor: int = 1) -> int:
+    """The smallest power of two >= n and >= floor: shapes change only when it doubles."""
+    return 1 << (max(int(n), floor, 1) - 1).bit_length()
 
 
 def pad_rows(rows: np.ndarray, size: int) -> np.ndarray:
-    """`rows` (sorted int32 [u]) padded to int32 [size] with its last entry, which stays sorted."""
-    if len(rows) > size:
-        raise ValueError(f"{len(rows)} touched rows do not fit a compact table of {size}")
-    return np.concatenate([rows, np.full(size - len(rows), rows[-1], np.int32)])
-
-
-def to_local(rows: np.ndarray, ids: np.ndarray) -> np.ndarray:
-    """The positions in `rows` (sorted) of the table rows `ids`, same shape, int32.
-
-    Raises ValueError when an id is not among the rows, since a look-up would return another row.
-    """
-    local = np.searchsorted(rows, ids)
-    if not np.array_equal(rows[np.minimum(local, len(rows) - 1)], ids):
-        raise ValueError("an id is not among the touched rows")
-    return local.astype(np.int32)
+    """int32 [u] padded to [size] with its last entry (with row 0 if there is none)."""
+    last = rows[-1] if len(rows) else 0
+    return np.concatenate([rows, np.full(size - len(rows), last, np.int32)])
 
 
 def pad_to(a: np.ndarray, size: int) -> np.ndarray:

@@ -22,7 +22,7 @@ from diet_jax.bilevel import (
     make_outer_steps,
     outer_optimizer,
 )
-from diet_jax.compact import pad_rows, pad_to, to_local, touched_rows
+from diet_jax.compact import Compact, compact, pad_to
 from diet_jax.metagrad import Inner, Slots
 from diet_jax.sharding import Placement
 from diet_jax.train import Examples
@@ -36,47 +36,52 @@ class Engine(NamedTuple):
     place: Placement
     outer_steps: Callable
     scores: Callable
-    n_table: int  # U, rows of the compact table of a stage
+    min_rows: int  # capacity that both parts of a compact table start with
     n_stage: int  # rows of a stage
 
 
-def make_engine(inner: Inner, plan: Plan, place: Placement, n_table: int, n_stage: int) -> Engine:
-    steps, scores = make_outer_steps(inner, plan, place), make_influence(inner, plan, place)
-    return Engine(plan, place, steps, scores, n_table, n_stage)
+def make_engine(inner: Inner, plan: Plan, place: Placement, min_rows: int, n_stage: int) -> Engine:
+    steps, scores = (
+        make_outer_steps(inner, plan, place),
+        make_influence(inner, plan, place),
+    )
+    return Engine(plan, place, steps, scores, min_rows, n_stage)
 
 
 class Scene(NamedTuple):
-    """What stays put while a stage is distilled: its rows and the past, on the devices."""
+    """A stage and the memory it found, on the devices, in the compact rows of a round."""
 
-    table: np.ndarray  # int32 [U], sorted table rows
+    compact: Compact
     stage: StageData
     anchor: Anchor
     start_logit: np.ndarray  # float32 [n], where the label of a new slot starts
 
 
-def set_scene(engine: Engine, memory: Memory, fresh: Taught, n_new: int) -> Scene:
-    """Put a stage and the memory that it finds on the devices, in compact rows."""
+def set_scene(engine: Engine, past: Memory, now: Memory, fresh: Taught, share: float) -> Scene:
+    """Lay out a stage, and the memory `past` that it found, for training on the memory `now`.
+
+    share: the past's share of the outer loss. `now` holds the rows of `past` and maybe more.
+    """
     plan, rows = engine.plan, fresh.rows
-    table = pad_rows(touched_rows(memory.ids, rows.ids), engine.n_table)
+    table = compact(now.ids, rows.ids, engine.min_rows)
     logit = np.clip(fresh.teacher_logit, -plan.max_logit, plan.max_logit).astype(np.float32)
     target = plan.label_share * rows.label + (1 - plan.label_share) * expit(logit)
-    n, n_old = len(rows.label), int(memory.valid.sum())
     stage = StageData(
-        table,
-        pad_to(to_local(table, rows.ids), engine.n_stage),
+        table.rows[: table.n_trained],
+        table.rows[table.n_trained :],
+        pad_to(table.positions(rows.ids), engine.n_stage),
         pad_to(rows.dense, engine.n_stage),
         pad_to(target.astype(np.float32), engine.n_stage),
-        np.int32(n),
+        np.int32(len(rows.label)),
     )
-    share = np.float32(plan.anchor * n_old / (n_old + n_new))
-    anchor = Anchor(to_slots(memory, table), np.int32(n_old), share)
+    anchor = Anchor(to_slots(past, table), np.int32(past.valid.sum()), np.float32(share))
     stage, anchor = engine.place.replicate((stage, anchor))
     return Scene(table, stage, anchor, logit)
 
 
-def to_slots(memory: Memory, table: np.ndarray) -> Slots:
+def to_slots(memory: Memory, table: Compact) -> Slots:
     m = memory
-    return Slots(to_local(table, m.ids), m.valid, m.dense, m.label_logit, m.log_weight)
+    return Slots(table.positions(m.ids), m.valid, m.dense, m.label_logit, m.log_weight)
 
 
 def growth(plan: Plan, n_new: int, n_steps: int) -> list[tuple[int, int]]:
@@ -105,12 +110,12 @@ def choose_rows(
     pool = np.sort(rng.choice(n, min(plan.pool, n), replace=False))
     padded = np.resize(pool, plan.pool)
     candidates = Examples(
-        to_local(scene.table, fresh.rows.ids[padded]),
+        scene.compact.positions(fresh.rows.ids[padded]),
         fresh.rows.dense[padded],
         expit(scene.start_logit[padded]),
         np.ones(plan.pool, np.float32),
     )
-    slots = to_slots(memory, scene.table)
+    slots = to_slots(memory, scene.compact)
     args = engine.place.replicate((slots, key, scene.stage, scene.anchor, candidates))
     of_slots, of_rows = (np.array(a) for a in engine.scores(*args))
     of_rows = of_rows[: len(pool)]
@@ -154,7 +159,9 @@ def distill_stage(
     loss) pairs, "outer_steps", "seconds_influence", "seconds_outer" (compilation included).
     """
     place, clock = engine.place, time.perf_counter
-    scene = set_scene(engine, memory, fresh, n_new)
+    past, n_old = memory, int(memory.valid.sum())
+    share = engine.plan.anchor * n_old / (n_old + n_new)
+    scene = set_scene(engine, past, memory, fresh, share)
     key_score, key_outer = jax.random.split(jax.random.fold_in(key, number))
     tx = outer_optimizer(engine.plan)
     writable, opt = np.zeros(len(memory.valid), bool), None
@@ -168,17 +175,24 @@ def distill_stage(
             n_written = int(writable.sum())
         grown = grow(memory, fresh, scene, chosen, number)
         writable = writable | (grown.valid & ~memory.valid)
+        scene = set_scene(engine, past, grown, fresh, share)
         seconds[0] += clock() - start
 
         start = clock()
-        slots = to_slots(grown, scene.table)
+        slots = to_slots(grown, scene.compact)
         learned = {name: getattr(slots, name) for name in engine.plan.learn}
         state = OuterState(learned, tx.init(learned) if opt is None else opt)
         state, slots, mask = place.replicate((state, slots, writable))
         for _ in range(chunks):
             first = len(losses) * engine.plan.chunk
             state, loss = engine.outer_steps(
-                state, slots, mask, key_outer, np.int32(first), scene.stage, scene.anchor
+                state,
+                slots,
+                mask,
+                key_outer,
+                np.int32(first),
+                scene.stage,
+                scene.anchor,
             )
             if losses:
                 report(first, float(losses[-1].mean()))

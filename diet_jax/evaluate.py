@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from diet_jax import train
-from diet_jax.compact import pad_rows, pad_to, to_local, touched_rows
+from diet_jax.compact import Compact, compact, pad_to
 from diet_jax.metrics import score
 from diet_jax.models import Model, init_params, logits
 from diet_jax.optim import make_inner
@@ -63,38 +63,59 @@ def make_trials(model: Model, recipe: Recipe, shared_data: bool) -> Trials:
     return Trials(jax.jit(jax.vmap(fit, axes)), jax.jit(jax.vmap(predict, (0, None, None))))
 
 
+class Plan(NamedTuple):
+    """The evaluation of a run: who is trained, how, and how often."""
+
+    models: dict[str, Model]
+    subset: Recipe
+    full: Recipe
+    subset_trials: dict[str, Trials]
+    full_trials: dict[str, Trials]
+    seed: int  # of the run; with each of `seeds` it makes a trial's own
+    seeds: tuple[int, ...]
+    steps: int  # of every subset trial
+    epochs: float  # of a full-data trial
+    lr: Callable[[str, str], float]  # (method, architecture) -> learning rate
+    n_rows: int  # capacity for all rows so far
+    n_table: int  # rows of the whole table
+    min_rows: int  # capacity that both parts of a compact table start with
+    n_blocks: int  # blocks of PREDICT_BLOCK rows that hold any test stage
+
+
+class Task(NamedTuple):
+    """What all trials of one method train on after one stage."""
+
+    trials: dict[str, Trials]  # by architecture
+    table: Compact
+    data: Examples
+    order: np.ndarray  # int32 [S, T, b]
+    steps: int
+    rows: int
+
+
 def run_trials(
-    trials: Trials,
-    seeds: tuple[int, ...],
-    lr: float,
-    table: np.ndarray,
-    data: Examples,
-    order: np.ndarray,
-    n_steps: int,
-    test: Test,
-    n_blocks: int,
+    plan: Plan, task: Task, arch: str, lr: float, test: Test
 ) -> tuple[list[dict], float]:
     """Train one architecture with every seed and score it.
 
-    table: int32 [U], the sorted table rows of the compact table; the ids of `data` and `test` are
-    table rows. order: int32 [S, T, b], of which `n_steps` are run. n_blocks: test capacity.
     Returns one dict of figures per seed, and the seconds of training per seed, without compiling.
     """
-    keys = jax.vmap(jax.random.key)(jnp.asarray(seeds))
-    data = data._replace(ids=to_local(table, np.asarray(data.ids)))
-    args = (keys, np.float32(lr), table, data, order, np.int32(n_steps))
-    args = jax.device_put(args)
-    # A run of no steps compiles and leaves the timed one to training alone.
-    jax.block_until_ready(trials.fit(*args[:-1], np.int32(0)))
+    trials, table = task.trials[arch], task.table
+    key = jax.random.key(plan.seed)
+    keys = jax.vmap(lambda seed: jax.random.fold_in(key, seed))(jnp.asarray(plan.seeds))
+    data = task.data._replace(ids=table.positions(task.data.ids))
+    args = jax.device_put((keys, np.float32(lr), table.rows, data, task.order))
+    # A run of no steps compiles, which leaves the timed one to training alone.
+    jax.block_until_ready(trials.fit(*args, np.int32(0)))
     start = time.perf_counter()
-    params = jax.block_until_ready(trials.fit(*args))
-    seconds = (time.perf_counter() - start) / len(seeds)
+    params = jax.block_until_ready(trials.fit(*args, np.int32(task.steps)))
+    seconds = (time.perf_counter() - start) / len(plan.seeds)
 
     ids, dense = (
-        pad_to(a, n_blocks * PREDICT_BLOCK).reshape(n_blocks, PREDICT_BLOCK, a.shape[1])
-        for a in (to_local(table, test.ids), test.dense)
+        pad_to(a, plan.n_blocks * PREDICT_BLOCK).reshape(plan.n_blocks, PREDICT_BLOCK, a.shape[1])
+        for a in (table.positions(test.ids), test.dense)
     )
-    z = np.asarray(trials.predict(params, ids, dense)).reshape(len(seeds), -1)
+    z = np.asarray(trials.predict(params, ids, dense)).reshape(len(plan.seeds), -1)
     return [score(test.label, row[: len(test.label)], test.user) for row in z], seconds
 
 
@@ -114,26 +135,26 @@ def soft_label(memory: Memory) -> np.ndarray:
     return (1 / (1 + np.exp(-memory.label_logit))).astype(np.float32)
 
 
-def stack(examples: list[Examples]) -> Examples:
-    return Examples(*(np.stack(leaves) for leaves in zip(*examples, strict=True)))
+def tasks(
+    plan: Plan, stage: int, subsets: dict[str, list[Examples]], n: int, so_far: Rows, test: Test
+) -> dict[str, Task]:
+    """By method: all rows so far for the full-data reference, and each method's own subset."""
+    rngs = [np.random.default_rng((plan.seed, seed, stage)) for seed in plan.seeds]
+    n_full = len(so_far.label)
+    ids, dense, label = (pad_to(a, plan.n_rows) for a in so_far)
+    everything = Examples(ids, dense, label, np.ones(plan.n_rows, np.float32))
+    steps, capacity = (int(plan.epochs * k) // plan.full.batch for k in (n_full, plan.n_rows))
+    order = [pad_to(epochs(rng, n_full, steps, plan.full.batch), capacity) for rng in rngs]
+    table = Compact(np.arange(plan.n_table, dtype=np.int32), plan.n_table)
+    found = {"full": Task(plan.full_trials, table, everything, np.stack(order), steps, n_full)}
 
-
-class Plan(NamedTuple):
-    """The evaluation of a run: who is trained, how, and how often."""
-
-    models: dict[str, Model]
-    subset: Recipe
-    full: Recipe
-    subset_trials: dict[str, Trials]
-    full_trials: dict[str, Trials]
-    seeds: tuple[int, ...]
-    steps: int  # of every subset trial
-    epochs: float  # of a full-data trial
-    lr: Callable[[str, str], float]  # (method, architecture) -> learning rate
-    n_rows: int  # capacity for all rows so far
-    n_table: int  # rows of the whole table
-    n_compact: int  # rows of a compact table of a subset trial
-    n_blocks: int  # blocks of PREDICT_BLOCK rows that hold any test stage
+    trained = np.concatenate([e.ids for per_seed in subsets.values() for e in per_seed])
+    table = compact(trained, test.ids, plan.min_rows)
+    order = np.stack([epochs(rng, n, plan.steps, plan.subset.batch) for rng in rngs])
+    for method, per_seed in subsets.items():
+        data = Examples(*(np.stack(leaves) for leaves in zip(*per_seed, strict=True)))
+        found[method] = Task(plan.subset_trials, table, data, order, plan.steps, n)
+    return found
 
 
 def evaluate_stage(
@@ -145,54 +166,11 @@ def evaluate_stage(
     so_far: all rows up to this stage. Returns the `eval` records.
     """
     records = []
-    in_use = [e.ids for per_seed in subsets.values() for e in per_seed]
-    compact = pad_rows(touched_rows(test.ids, *in_use), plan.n_compact)
-    table = np.arange(plan.n_table, dtype=np.int32)
-    n_so_far = len(so_far.label)
-    full_steps = int(plan.epochs * n_so_far) // plan.full.batch
-    ids, dense, label = (pad_to(a, plan.n_rows) for a in so_far)
-    everything = Examples(ids, dense, label, np.ones(plan.n_rows, np.float32))
-    max_steps = int(plan.epochs * plan.n_rows) // plan.full.batch
-    for arch in plan.models:
-        rngs = [np.random.default_rng((seed, stage)) for seed in plan.seeds]
-        order = np.stack(
-            [pad_to(epochs(r, n_so_far, full_steps, plan.full.batch), max_steps) for r in rngs]
-        )
-        runs = {"full": (plan.full_trials[arch], table, everything, order, full_steps, n_so_far)}
-        for method, per_seed in subsets.items():
-            order = np.stack([epochs(r, n, plan.steps, plan.subset.batch) for r in rngs])
-            runs[method] = (
-                plan.subset_trials[arch],
-                compact,
-                stack(per_seed),
-                order,
-                plan.steps,
-                n,
-            )
-        for method, (trials, rows, data, order, steps, n_rows) in runs.items():
-            figures, seconds = run_trials(
-                trials,
-                plan.seeds,
-                plan.lr(method, arch),
-                rows,
-                data,
-                order,
-                steps,
-                test,
-                plan.n_blocks,
-            )
-            records += [
-                {
-                    "kind": "eval",
-                    "stage": stage,
-                    "method": method,
-                    "arch": arch,
-                    "seed": seed,
-                    **figure,
-                    "steps": steps,
-                    "rows": n_rows,
-                    "seconds": seconds,
-                }
-                for seed, figure in zip(plan.seeds, figures, strict=True)
-            ]
+    for method, task in tasks(plan, stage, subsets, n, so_far, test).items():
+        for arch in plan.models:
+            figures, seconds = run_trials(plan, task, arch, plan.lr(method, arch), test)
+            for seed, figure in zip(plan.seeds, figures, strict=True):
+                about = {"stage": stage, "method": method, "arch": arch, "seed": seed}
+                cost = {"steps": task.steps, "rows": task.rows, "seconds": seconds}
+                records.append({"kind": "eval", **about, **figure, **cost})
     return records

@@ -47,7 +47,10 @@ def steps_of(stream: Stream, on: str, share: float) -> list[Step]:
     def part(stage: Stage, where: slice) -> Stage:
         rows = Rows(*(a[where] for a in stage.rows))
         return stage._replace(
-            rows=rows, user=stage.user[where], time=stage.time[where], source=stage.source[where]
+            rows=rows,
+            user=stage.user[where],
+            time=stage.time[where],
+            source=stage.source[where],
         )
 
     cuts = [round(len(s.user) * (1 - share)) for s in stream.stages[:-1]]
@@ -63,7 +66,7 @@ def make_proxy(config: Config) -> Inner:
     if not 1 <= i.window <= i.steps:
         raise InputError(f"inner.window is {i.window}: choose 1 to inner.steps ({i.steps})")
     model = make_model(i.arch, i.dim, i.hidden, i.init_scale)
-    return Inner(
+    proxy = Inner(
         model,
         i.optimizer,
         i.lr,
@@ -74,6 +77,8 @@ def make_proxy(config: Config) -> Inner:
         i.window,
         i.remat,
     )
+    proxy.tx()  # refuses a bad optimizer here, before anything is written
+    return proxy
 
 
 def make_plan(config: Config, stream: Stream) -> Plan:
@@ -108,16 +113,14 @@ def make_plan(config: Config, stream: Stream) -> Plan:
     )
 
 
-def make_evaluation(config: Config, stream: Stream, steps: list[Step], n_slots: int):
+def make_evaluation(config: Config, stream: Stream, steps: list[Step]) -> evaluate.Plan:
     """The trials of every architecture, with capacities that hold for the whole run."""
     e, i = config.eval, config.inner
     models = {name: make_model(name, i.dim, e.hidden, i.init_scale) for name in e.archs}
     subset = evaluate.Recipe(i.optimizer, i.momentum, i.eps_root, i.batch)
     full = evaluate.Recipe("adam", 0.0, 1e-12, e.full_batch)
-    n_fields = len(stream.schema.fields)
     n_test = max(len(step.test.user) for step in steps)
     n_table = len(stream.values)
-    touched = (n_test + n_slots * (1 + len(e.seeds))) * n_fields
 
     def lr(method: str, arch: str) -> float:
         return e.lr[method].get(arch, e.lr[method].default)
@@ -128,14 +131,14 @@ def make_evaluation(config: Config, stream: Stream, steps: list[Step], n_slots: 
         full=full,
         subset_trials={n: evaluate.make_trials(m, subset, False) for n, m in models.items()},
         full_trials={n: evaluate.make_trials(m, full, True) for n, m in models.items()},
+        seed=config.seed,
         seeds=tuple(e.seeds),
         steps=i.steps,
         epochs=e.full_epochs,
         lr=lr,
         n_rows=sum(len(step.train.user) for step in steps),
         n_table=n_table,
-        # Not above the table's own size, which lets subset and full trials share compiled code.
-        n_compact=min(capacity(touched), n_table),
+        min_rows=i.min_rows,
         n_blocks=-(-n_test // evaluate.PREDICT_BLOCK),
     )
 
@@ -164,9 +167,8 @@ def prepare(config: Config) -> Job:
     n_stage = max(len(step.train.user) for step in steps)
     n_slots = capacity(slots_after(config, sum(len(step.train.user) for step in steps)))
     plan = make_plan(config, stream)
-    n_compact = capacity(min(len(stream.values), (n_stage + n_slots) * n_fields))
     place = all_devices(plan.trajectories)
-    engine = make_engine(make_proxy(config), plan, place, n_compact, capacity(n_stage))
+    engine = make_engine(make_proxy(config), plan, place, config.inner.min_rows, capacity(n_stage))
     t, i = config.teacher, config.inner
     teacher = make_teacher(
         make_model(t.arch, i.dim, t.hidden, i.init_scale),
@@ -180,7 +182,9 @@ def prepare(config: Config) -> Job:
     blank = mem.empty(n_slots, n_fields, n_dense)
     key = jax.random.fold_in(jax.random.key(config.seed), 0)
     first = State(
-        blank, jax.tree.map(np.asarray, teacher.init(key)), (blank,) * len(config.eval.seeds)
+        blank,
+        jax.tree.map(np.asarray, teacher.init(key)),
+        (blank,) * len(config.eval.seeds),
     )
     return Job(
         config,
@@ -188,7 +192,7 @@ def prepare(config: Config) -> Job:
         steps,
         engine,
         teacher,
-        make_evaluation(config, stream, steps, n_slots),
+        make_evaluation(config, stream, steps),
         first,
     )
 

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from typing import NoReturn
 
 import jax
 from absl import app, flags, logging
@@ -14,7 +15,10 @@ from diet_jax.types import InputError
 BAD_INPUT = 2  # exit status
 
 CONFIG = config_flags.DEFINE_config_file(
-    "config", None, "The config file, for example configs/quickstart.py.", lock_config=True
+    "config",
+    None,
+    "The config file, for example configs/quickstart.py.",
+    lock_config=True,
 )
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; the same folder resumes it.")
 
@@ -30,7 +34,7 @@ def main(argv: list[str]) -> None:
         print(f"Report: {report}")
 
 
-def fail(message: str) -> None:
+def fail(message: str) -> NoReturn:
     """End the program for bad input: one line on stderr, no traceback."""
     print(f"error: {' '.join(message.split())}", file=sys.stderr)
     sys.exit(BAD_INPUT)
@@ -45,17 +49,16 @@ def parse(argv: list[str]) -> list[str]:
     except (AttributeError, KeyError) as error:
         # ml_collections passes on the repr of a two-line message: "'stepss'\\nDid you mean ..."
         text = str(error.args[0]).encode().decode("unicode_escape").replace("'", "")
-        fail(f"unknown config key {text} All keys are in configs/default.py.")
+        fail(f"unknown config key: {'. '.join(text.splitlines())} (see configs/default.py)")
     except OSError as error:
         fail(f"config file cannot be read: {str(error).splitlines()[-1]}")
     except (flags.Error, TypeError, ValueError) as error:
         fail(str(error))
-    else:
-        if len(rest) > 1:
-            fail(f"unexpected argument {rest[1]!r}; options read --name=value")
-        if CONFIG.value is None or not WORKDIR.value:
-            fail("give both --config=FILE, for example configs/quickstart.py, and --workdir=FOLDER")
-        return rest
+    if len(rest) > 1:
+        fail(f"unexpected argument {rest[1]!r}; options read --name=value")
+    if CONFIG.value is None or not WORKDIR.value:
+        fail("give both --config=FILE, for example configs/quickstart.py, and --workdir=FOLDER")
+    return rest
 
 
 def entry() -> None:

@@ -62,9 +62,14 @@ class Slots(NamedTuple):
 
 
 class Trajectory(NamedTuple):
-    """The random choices of one inner run: rows of the compact table, key, and its end."""
+    """One inner run: the table rows of its compact table, its key, and the step that it ends at.
 
-    rows: Array  # int32 [U], the table row of each compact row
+    trained: int32 [Ut], the rows that the memory touches, which training may move and has to carry.
+    fixed: int32 [Uf], rows that only outer rows or candidates look up; they stay where they start.
+    """
+
+    trained: Array
+    fixed: Array
     key: Array
     end: Array  # int32 [], window <= end <= steps
 
@@ -86,11 +91,13 @@ def scan_window(step, state: TrainState, xs, length: int, remat: bool) -> TrainS
     return jax.lax.scan(jax.checkpoint(segment), state, nested)[0]
 
 
-def warm_up(inner: Inner, slots: Slots, trajectory: Trajectory) -> tuple[TrainState, Array]:
-    """Fresh parameters trained up to the window, and the batches [W, b] of the window."""
+def warm_up(inner: Inner, slots: Slots, trajectory: Trajectory) -> tuple[TrainState, Array, Array]:
+    """Fresh parameters trained up to the window, its batches [W, b], and the fixed rows [Uf, D]."""
     key_init, key_order = jax.random.split(trajectory.key)
     n_fields, n_dense = slots.ids.shape[1], slots.dense.shape[1]
-    params = init_params(inner.model, key_init, trajectory.rows, n_fields, n_dense)
+    rows = jnp.concatenate([trajectory.trained, trajectory.fixed])
+    params = init_params(inner.model, key_init, rows, n_fields, n_dense)
+    table, fixed = jnp.split(params["table"], [len(trajectory.trained)])
     order = train.cyclic_order(key_order, slots.valid, inner.steps, inner.batch)
     first = trajectory.end - inner.window
     tx, frozen = inner.tx(), jax.lax.stop_gradient(slots)
@@ -98,13 +105,19 @@ def warm_up(inner: Inner, slots: Slots, trajectory: Trajectory) -> tuple[TrainSt
     def body(k, state):
         return train.step(inner.model, tx, state, frozen.examples(order[k]))
 
-    state = jax.lax.fori_loop(0, first, body, train.start(tx, params))
-    return jax.lax.stop_gradient(state), jax.lax.dynamic_slice_in_dim(order, first, inner.window)
+    state = jax.lax.fori_loop(0, first, body, train.start(tx, {**params, "table": table}))
+    window = jax.lax.dynamic_slice_in_dim(order, first, inner.window)
+    return jax.lax.stop_gradient(state), window, fixed
+
+
+def whole(params: Params, fixed: Array) -> Params:
+    """Parameters whose table holds the trained rows and then the fixed ones."""
+    return {**params, "table": jnp.concatenate([params["table"], fixed])}
 
 
 def outer_loss(inner: Inner, slots: Slots, trajectory: Trajectory, outer: Examples) -> Array:
     """Loss on `outer` of the model that one trajectory trains on the memory: []."""
-    state, order = warm_up(inner, slots, trajectory)
+    state, order, fixed = warm_up(inner, slots, trajectory)
     tx = inner.tx()
     state = scan_window(
         lambda state, batch: train.step(inner.model, tx, state, batch),
@@ -113,7 +126,7 @@ def outer_loss(inner: Inner, slots: Slots, trajectory: Trajectory, outer: Exampl
         inner.window,
         inner.remat,
     )
-    return train.loss(inner.model, state.params, outer)
+    return train.loss(inner.model, whole(state.params, fixed), outer)
 
 
 def adjoints(
@@ -121,11 +134,14 @@ def adjoints(
 ) -> tuple[Params, Params, Array]:
     """One trajectory's parameters before each step of the window, and the loss's adjoints there.
 
+    All rows count as trained, since a candidate moves rows that no slot touches.
     Returns (theta, mu, d_weight): theta and mu are like the parameters with a leading axis W;
     mu_k is the derivative of the outer loss with respect to the gradient that step k descends.
     d_weight float32 [N] is the derivative with respect to each slot's weight.
     """
-    state, order = warm_up(inner, slots, trajectory)
+    rows = jnp.concatenate([trajectory.trained, trajectory.fixed])
+    trajectory = trajectory._replace(trained=rows, fixed=rows[:0])
+    state, order, _ = warm_up(inner, slots, trajectory)
     tx = inner.tx()
     zeros = jax.tree.map(lambda a: jnp.zeros((inner.window, *a.shape), a.dtype), state.params)
 

@@ -37,7 +37,7 @@ def write(folder, name="log.parquet", **change):
     if name.endswith(".parquet"):
         frame.write_parquet(folder / name)
     elif name.endswith(".gz"):
-        (folder / name).write_bytes(gzip.compress(frame.write_csv().encode()))
+        (folder / name).write_bytes(gzip.compress(frame.write_csv().encode(), mtime=0))
     else:
         frame.write_csv(folder / name)
     return folder / name
@@ -182,7 +182,7 @@ def test_columns_that_cannot_serve(tmp_path, config, words):
         ("log.csv", b"a,b\n1,2\n3,4,5\n", ("row 2 has 3 columns, not 2",)),
         ("log.csv", b"a,b\n\xe9,2\n", ("UTF-8",)),
         ("log.csv.gz", b"not packed", ("cannot be read",)),
-        ("log.csv.gz", gzip.compress(b"a,b\n1,2\n")[:-9], ("cannot be read",)),
+        ("log.csv.gz", gzip.compress(b"a,b\n1,2\n", mtime=0)[:-9], ("cannot be read",)),
         ("log.parquet", b"", ("empty",)),
         ("log.parquet", b"PAR1 and no more", ("cannot be read as Parquet",)),
         ("log.xlsx", b"x", ("unknown kind", ".parquet")),

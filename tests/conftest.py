@@ -1,0 +1,34 @@
+"""What all tests share: JAX on the CPU and strict about ranks, and what is slow to make."""
+
+import os
+
+# Before JAX is imported, and for every process that a test starts. With ranks strict, a label [B]
+# against a logit [B, 1] is an error and not a loss over [B, B].
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
+os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"  # halves the time to compile
+
+import jax  # noqa: E402
+import pytest  # noqa: E402
+import toy  # noqa: E402
+
+
+@pytest.fixture
+def x64():
+    """Float64 for the length of a test."""
+    with jax.enable_x64(True):
+        yield
+
+
+@pytest.fixture(scope="session")
+def engine():
+    """The compiled parts of `toy`'s stages."""
+    return toy.engine()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """All tests of a file go to one worker, since they share what one worker compiled."""
+    from xdist.scheduler import LoadFileScheduling
+
+    return LoadFileScheduling(config, log)

@@ -1,0 +1,173 @@
+"""Every bad input ends with one line that says what, where and the cure, and leaves nothing."""
+
+import sys
+from types import SimpleNamespace
+
+import cli
+import numpy as np
+import polars as pl
+import pytest
+import toy
+
+from configs import quickstart
+from diet_jax import main
+from diet_jax.record import open_workdir
+
+ROWS = 240
+
+
+def log(**change):
+    """Columns of a good log, but for some. A pair (row, value) changes one value."""
+    columns = {name: values.tolist() for name, values in toy.log().items()}
+    for name, (row, value) in change.items():
+        columns[name] = list(columns[name])
+        columns[name][row] = value
+    return pl.DataFrame(columns, strict=False)
+
+
+def without(column):
+    return log().drop(column)
+
+
+def one_class():
+    label = np.arange(ROWS) % 2
+    label[60:120] = 1  # the second of four stages
+    return log().with_columns(label=pl.Series(label))
+
+
+@pytest.fixture
+def fails(monkeypatch, capsys, tmp_path):
+    """f(config) -> the line that a run in this process ends with; nothing else is said or left."""
+
+    def fails(config):
+        workdir = tmp_path / "workdir"
+        monkeypatch.setattr(main, "CONFIG", SimpleNamespace(value=config))
+        monkeypatch.setattr(main, "WORKDIR", SimpleNamespace(value=str(workdir)))
+        with pytest.raises(SystemExit) as caught:
+            main.main(["diet_jax"])
+        out, err = capsys.readouterr()
+        assert caught.value.code == 2
+        assert out == "" and not workdir.exists()
+        return the_line(err)
+
+    return fails
+
+
+def the_line(err: str) -> str:
+    assert err.startswith("error: ") and err.count("\n") == 1 and err.endswith("\n"), err
+    return err
+
+
+@pytest.mark.parametrize(
+    ("frame", "words"),
+    [
+        (without("price"), ("no column 'price'", "it has: user, item")),
+        (without("label"), ("no column 'label'", "data.label")),
+        (log(label=(3, 4)), ("row 4, column 'label'", "neither 0 nor 1", "data.threshold")),
+        (log(label=(3, None)), ("row 4, column 'label'", "missing")),
+        (log(time=(5, "yesterday")).cast({"time": pl.String}), ("row 6, column 'time'", "'yester")),
+        (log(time=(5, None)), ("row 6, column 'time'", "missing")),
+        (log(price=(2, np.nan)), ("row 3, column 'price'", "finite", "fill or remove")),
+        (log(price=(2, np.inf)), ("row 3, column 'price'", "inf", "finite")),
+        (log().head(3), ("3 rows", "4 stages", "stages.count")),
+        (one_class(), ("stage 2 of 4", "only label 1", "60 rows")),
+        (log().clear(), ("no rows",)),
+    ],
+)
+@pytest.mark.parametrize("name", ["log.parquet", "log.csv"])
+def test_bad_logs(fails, tmp_path, name, frame, words):
+    path = tmp_path / name
+    frame.write_csv(path) if name.endswith("csv") else frame.write_parquet(path)
+    line = fails(toy.config(str(path)))
+    for word in (str(path), *words):
+        assert word in line
+
+
+@pytest.mark.parametrize("name", ["log.parquet", "log.csv"])
+def test_files_that_hold_nothing(fails, tmp_path, name):
+    path = tmp_path / name
+    assert "does not exist" in fails(toy.config(str(path)))
+    path.touch()
+    assert "empty" in fails(toy.config(str(path)))
+    assert "data.path" in fails(toy.config(""))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"data.source": "kafka"}, ("data.source", "'kafka'")),
+        ({"stages.count": 1}, ("stages.count is 1",)),
+        ({"stages.fractions": (0.5, 0.2)}, ("stages.fractions", "sum")),
+        ({"inner.arch": "BERT"}, ("'BERT'", "DeepFM")),
+        ({"teacher.arch": "BERT"}, ("'BERT'", "DeepFM")),
+        ({"eval.archs": ("LR", "BERT")}, ("'BERT'", "DeepFM")),
+        ({"inner.window": 9}, ("inner.window is 9", "inner.steps (4)")),
+        ({"inner.window": 0}, ("inner.window is 0",)),
+        ({"outer.learn": ("ids",)}, ("outer.learn", "label_logit")),
+        ({"outer.learn": ()}, ("outer.learn",)),
+        ({"growth.spread_field": "colour"}, ("growth.spread_field 'colour'", "user, item, place")),
+        ({"eval.on": "yesterday"}, ("eval.on", "validation")),
+        ({"inner.optimizer": "lion"}, ("'lion'", "adagrad")),
+        ({"inner.eps_root": 0.0}, ("eps_root", "positive")),
+    ],
+)
+def test_bad_configs(fails, tmp_path, change, words):
+    path = tmp_path / "log.parquet"
+    log().write_parquet(path)
+    line = fails(toy.config(str(path), **change))
+    for word in words:
+        assert word in line
+
+
+def command(monkeypatch, capsys, *args):
+    """The line that a command line is refused with, without a run."""
+    argv = ["diet_jax", *args]
+    monkeypatch.setattr(sys, "argv", argv)  # where ml_collections looks for --config.KEY
+    with pytest.raises(SystemExit) as caught:
+        main.parse(argv)
+    assert caught.value.code == 2
+    return the_line(capsys.readouterr().err)
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["--config.outer.stepss=5"], ("stepss", 'Did you mean "steps"')),
+        (["--config.otter.steps=5"], ("otter", 'Did you mean "outer"')),
+        (["--config.outer.steps=many"], ("config.outer.steps", "many")),
+        (["--config.inner.remat=perhaps"], ("config.inner.remat", "perhaps")),
+        (["--workdirr=x"], ("workdirr", "workdir")),
+        (["distill"], ("distill",)),
+    ],
+)
+def test_bad_command_lines(monkeypatch, capsys, args, words):
+    line = command(
+        monkeypatch, capsys, f"--config={cli.ROOT}/configs/default.py", "--workdir=never", *args
+    )
+    for word in words:
+        assert word in line
+
+
+def test_through_the_command_line(tmp_path):
+    """Real processes, side by side: status 2, one line, no traceback, and nothing written."""
+    other = tmp_path / "other"
+    with open_workdir(other, quickstart.get_config(), {}):
+        pass
+    before = {p.name: p.read_bytes() for p in other.iterdir()}
+    new, quick = tmp_path / "new", "--config=configs/quickstart.py"
+    cases = [
+        ([quick, f"--workdir={new}", "--config.data.path=no.zip"], ("no.zip",)),
+        ([quick, f"--workdir={new}", "--config.outer.stepss=5"], ("stepss", "Did you mean")),
+        (["--config=configs/no.py", f"--workdir={new}"], ("no.py",)),
+        ([quick, f"--workdir={other}", "--config.seed=7"], ("seed was 0, is now 7", str(other))),
+        ([f"--workdir={new}"], ("--config",)),
+    ]
+    processes = [cli.start(*args) for args, _ in cases]
+    for process, (_, words) in zip(processes, cases, strict=True):
+        out, err = process.communicate()
+        assert (process.returncode, out) == (2, "")
+        line = the_line(err)
+        for word in words:
+            assert word in line
+    assert not new.exists()
+    assert {p.name: p.read_bytes() for p in other.iterdir()} == before

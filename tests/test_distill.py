@@ -1,0 +1,134 @@
+"""A stage rewrites what it addressed and nothing else, the same way every time."""
+
+import hashlib
+import math
+
+import jax
+import numpy as np
+import pytest
+import toy
+
+from diet_jax.distill import distill_stage, growth
+from diet_jax.types import Memory
+
+STAGES = 3
+NEW = 8
+
+
+@pytest.fixture(scope="module")
+def streamed(engine):
+    """The memory before the first of three stages and after each, and the facts of each."""
+    return toy.stream(engine, STAGES, NEW)
+
+
+@pytest.fixture(params=range(1, STAGES), ids=["stage 2", "stage 3"])
+def turn(request, streamed):
+    """A memory as a stage found it and as it left it, bool [N]: what it changed, and its facts."""
+    memories, facts = streamed
+    old, new = memories[request.param], memories[request.param + 1]
+    changed = np.zeros(toy.CAPACITY, bool)
+    for name in Memory._fields:
+        a, b = getattr(old, name), getattr(new, name)
+        changed |= (a != b).reshape(toy.CAPACITY, -1).any(1)
+    return old, new, changed, facts[request.param]
+
+
+def hash_of(memory):
+    return hashlib.sha256(b"".join(np.ascontiguousarray(leaf) for leaf in memory)).hexdigest()
+
+
+def test_slots_that_are_not_addressed_stay_bit_for_bit(turn):
+    old, new, changed, facts = turn
+    share = 0.3  # toy's
+    assert facts["written"] == math.ceil(share * old.valid.sum())
+    assert (changed & old.valid).sum() <= facts["written"]
+    assert (changed & old.valid).any()  # what it addressed did learn
+    assert not changed[~new.valid].any()
+    for a, b in zip(old, new, strict=True):
+        assert a.dtype == b.dtype
+        assert a[~changed].tobytes() == b[~changed].tobytes()
+
+
+def test_the_learned_leaves_all_move(turn):
+    old, new, changed, _ = turn
+    for name in toy.LEARNED:
+        a, b = getattr(old, name), getattr(new, name)
+        assert np.any(a[old.valid] != b[old.valid]), name
+        assert np.isfinite(b).all(), name
+
+
+def test_old_slots_keep_what_they_came_from(turn):
+    old, new, _, _ = turn
+    used = old.valid
+    for name in ("ids", "born", "source", "valid"):
+        assert np.array_equal(getattr(new, name)[used], getattr(old, name)[used]), name
+
+
+def test_the_memory_grows_by_rows_of_the_stage(streamed):
+    memories, _ = streamed
+    for number in range(1, STAGES + 1):
+        old, new, fresh = memories[number - 1], memories[number], toy.stage(number)
+        grown = new.valid & ~old.valid
+        assert grown.sum() == NEW
+        assert new.valid.sum() == NEW * number
+        assert np.all(new.born[grown] == number)
+        at = new.source[grown] - fresh.source[0]
+        assert np.array_equal(new.ids[grown], fresh.rows.ids[at])
+    assert len(np.unique(memories[-1].source[memories[-1].valid])) == NEW * STAGES
+
+
+def test_the_cap_on_one_value_holds_within_a_round(streamed):
+    memories, _ = streamed
+    third = memories[-1]
+    of_stage = third.ids[third.born == 3, 1]  # the spread field; two rounds of at most two
+    assert np.bincount(of_stage).max() <= 4
+
+
+def test_same_seed_same_memory_other_seed_other_memory(engine, streamed):
+    memories, _ = streamed
+    again, _ = toy.stream(engine, STAGES, NEW)
+    assert [hash_of(m) for m in again] == [hash_of(m) for m in memories]
+    other, _ = toy.stream(engine, 1, NEW, seed=1)
+    assert hash_of(other[1]) != hash_of(memories[1])
+
+
+def test_the_memory_that_is_given_is_left_alone(engine, streamed):
+    memories, _ = streamed
+    before = hash_of(memories[1])
+    distill_stage(engine, memories[1], toy.stage(2), NEW, 2, 2, jax.random.key(0))
+    assert hash_of(memories[1]) == before
+
+
+def test_one_compilation_serves_every_stage(engine, streamed):
+    assert engine.outer_steps._cache_size() == 1
+    assert engine.scores._cache_size() == 1
+
+
+def test_the_outer_loss_of_a_learnable_log_goes_down(engine):
+    told = []
+    _, facts = distill_stage(
+        engine,
+        toy.empty(),
+        toy.stage(1),
+        16,
+        120,
+        1,
+        jax.random.key(0),
+        lambda step, loss: told.append((step, loss)),
+    )
+    steps, losses = zip(*facts["outer"], strict=True)
+    assert steps == tuple(range(1, 121)) and facts["outer_steps"] == 120
+    assert np.mean(losses[-20:]) < np.mean(losses[:20]) - 0.05
+    assert told == facts["outer"][:-1]  # one chunk late, the last one not at all
+
+
+@pytest.mark.parametrize("rounds", [1, 2, 5])
+@pytest.mark.parametrize("n_new", [0, 3, 20])
+def test_growth_spends_all_rows_and_steps(engine, rounds, n_new):
+    plan = engine.plan._replace(rounds=rounds, chunk=4, final_share=0.4)
+    turns = growth(plan, n_new, 37)
+    sizes, chunks = zip(*turns, strict=True)
+    assert len(turns) == rounds
+    assert sum(sizes) == n_new and max(sizes) - min(sizes) <= 1
+    assert sum(chunks) == 10  # 37 steps in chunks of 4
+    assert chunks[-1] == (10 if rounds == 1 else 4)

@@ -1,0 +1,99 @@
+"""Every trial is a plain training from scratch; seeds, padding and compact tables do not show."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import toy
+from hypothesis import given
+from hypothesis import strategies as st
+
+from diet_jax import evaluate, metrics, train
+from diet_jax.baselines import random_rows
+from diet_jax.compact import compact
+from diet_jax.evaluate import Plan, Recipe, Task, epochs, make_trials, run_trials
+from diet_jax.models import init_params, logits, make_model
+from diet_jax.optim import make_inner
+from diet_jax.teacher import make_teacher
+
+MODEL = make_model("FM", dim=2, hidden=(), init_scale=0.3)
+RECIPE = Recipe("sgd", momentum=0.9, eps_root=1e-8, batch=4)
+SEEDS = (3, 8)
+LR = 0.3
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_trials_side_by_side_are_plain_trainings(shared):
+    rng = np.random.default_rng(0)
+    rows = toy.rows(rng, 50)
+    test = evaluate.Test(rows.ids, rows.dense, rows.label, rng.integers(0, 5, 50))
+    each = [toy.examples(rng, 12) for _ in SEEDS]
+    if shared:
+        each = each[:1] * 2
+    order = np.stack([epochs(rng, 10, 7, 4) for _ in SEEDS])
+    data = each[0] if shared else jax.tree.map(lambda *leaves: np.stack(leaves), *each)
+    table = compact(data.ids, test.ids, floor=16)
+    trials = {"FM": make_trials(MODEL, RECIPE, shared)}
+    plan = Plan(
+        models={"FM": MODEL},
+        subset=RECIPE,
+        full=RECIPE,
+        subset_trials=trials,
+        full_trials=trials,
+        seed=5,
+        seeds=SEEDS,
+        steps=6,
+        epochs=1.0,
+        lr=lambda method, arch: LR,
+        n_rows=50,
+        n_table=toy.VOCAB,
+        min_rows=16,
+        n_blocks=2,
+    )
+    task = Task(trials, table, data, order, steps=6, rows=10)
+    figures, seconds = run_trials(plan, task, "FM", LR, test)
+    assert seconds > 0
+    for seed, data, batches, figure in zip(SEEDS, each, order, figures, strict=True):
+        key = jax.random.fold_in(jax.random.key(plan.seed), seed)
+        tx = make_inner("sgd", LR, 0.9, 1e-8)
+        params = init_params(MODEL, key, jnp.arange(toy.VOCAB), 3, 1)
+        data = jax.tree.map(jnp.asarray, data)
+        params = train.fit(MODEL, tx, train.start(tx, params), data, jnp.asarray(batches), 6).params
+        want = metrics.score(test.label, logits(MODEL, params, test.ids, test.dense), test.user)
+        assert figure == pytest.approx(want, abs=1e-6)
+    assert figures[0] != figures[1]
+
+
+@given(st.integers(1, 9), st.integers(1, 8), st.integers(1, 5))
+def test_epochs_are_whole_random_passes(n, steps, batch):
+    order = epochs(np.random.default_rng(0), n, steps, batch)
+    assert order.shape == (steps, batch) and order.dtype == np.int32
+    flat = order.ravel()
+    for start in range(0, len(flat), n):
+        one = flat[start : start + n]
+        assert len(set(one)) == len(one) and 0 <= one.min() and one.max() < n
+
+
+def test_the_random_baseline_is_distinct_rows_with_the_teachers_labels():
+    stage = toy.stage(2)
+    memory = random_rows(toy.empty(), stage, 20, 2, np.random.default_rng(0))
+    at = memory.source[memory.valid] - stage.source[0]
+    assert len(np.unique(at)) == 20
+    assert np.array_equal(memory.ids[:20], stage.rows.ids[at])
+    assert np.array_equal(memory.dense[:20], stage.rows.dense[at])
+    assert np.array_equal(memory.label_logit[:20], stage.teacher_logit[at])
+    assert np.all(memory.log_weight[:20] == 0) and np.all(memory.born[:20] == 2)
+
+
+def test_the_teacher_learns_and_its_logits_are_of_the_rows_it_was_given():
+    stage = toy.stage(1).rows
+    model = make_model("LR", 1, ())
+    teacher = make_teacher(model, 0.05, 8, toy.VOCAB, n_fields=3, n_dense=1, n_stage=100)
+    start = teacher.init(jax.random.key(0))
+    params, z = teacher.advance(start, stage, 8.0, np.random.default_rng(0))
+    assert z.shape == stage.label.shape
+    want = logits(model, params, stage.ids, jnp.asarray(stage.dense))
+    np.testing.assert_allclose(z, want, rtol=1e-5, atol=1e-6)
+    assert metrics.log_loss(stage.label, z) < 0.6
+    again, _ = teacher.advance(start, stage, 8.0, np.random.default_rng(0))
+    jax.tree.map(np.testing.assert_array_equal, again, params)

@@ -1,0 +1,78 @@
+"""What is called exact influence is what retraining with another weight would show."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import toy
+
+from diet_jax import train
+from diet_jax.influence import influence
+from diet_jax.metagrad import outer_loss, warm_up
+from diet_jax.models import logits
+
+H = 1e-5
+CANDIDATES = 6
+
+
+@pytest.fixture(scope="module", params=["adam", "sgd"])
+def case(request):
+    """The inner loop, its slots, run and outer rows, candidates, and the influence of both."""
+    with jax.enable_x64(True):
+        rng = np.random.default_rng(1)
+        inner = toy.inner_in_double(optimizer=request.param)
+        slots, outer, candidates = toy.in_double(
+            (toy.slots(rng), toy.examples(rng, 20), toy.examples(rng, CANDIDATES))
+        )
+        run = toy.trajectory()
+        scores = jax.jit(lambda *args: influence(inner, slots, run, outer, *args, block=CANDIDATES))
+        return inner, slots, run, outer, candidates, scores(candidates)
+
+
+def test_influence_of_a_slot_is_what_its_weight_does(x64, case):
+    inner, slots, run, outer, _, (of_slots, _) = case
+    weight = np.exp(slots.log_weight)
+    loss = jax.jit(
+        jax.vmap(lambda w: outer_loss(inner, slots._replace(log_weight=jnp.log(w)), run, outer))
+    )
+    moves = H * np.eye(toy.SLOTS)
+    slope = (loss(weight + moves) - loss(weight - moves)) / (2 * H)
+    assert of_slots.dtype == np.float64
+    np.testing.assert_allclose(of_slots[: toy.VALID], -slope[: toy.VALID], rtol=1e-4)
+    assert not of_slots[toy.VALID :].any()
+
+
+def test_influence_of_a_candidate_is_what_adding_it_does(x64, case):
+    """Retrained with the candidate's loss, at weight e / n, added to the loss of every step."""
+    inner, slots, run, outer, candidates, (_, of_rows) = case
+    start, order, _ = warm_up(inner, slots, run)
+    tx = inner.tx()
+
+    def objective(params, batch, candidate, e):
+        z = logits(inner.model, params, candidate.ids[None], candidate.dense[None])[0]
+        entropy = optax.sigmoid_binary_cross_entropy(z, candidate.target)
+        return train.loss(inner.model, params, batch) + e / toy.VALID * entropy
+
+    @jax.jit
+    @jax.vmap
+    def step(state, index, candidate, e):
+        grads = jax.grad(objective)(state.params, slots.examples(index), candidate, e)
+        updates, opt = tx.update(grads, state.opt, state.params)
+        return train.TrainState(optax.apply_updates(state.params, updates), opt)
+
+    twice = jax.tree.map(lambda a: jnp.concatenate([a, a]), candidates)
+    e = jnp.repeat(jnp.array([H, -H]), CANDIDATES)
+    state = jax.tree.map(lambda a: jnp.broadcast_to(a, (len(e), *a.shape)), start)
+    for index in order:
+        state = step(state, jnp.broadcast_to(index, (len(e), len(index))), twice, e)
+    loss = jax.vmap(lambda params: train.loss(inner.model, params, outer))(state.params)
+    slope = (loss[:CANDIDATES] - loss[CANDIDATES:]) / (2 * H)
+    np.testing.assert_allclose(of_rows, -slope, rtol=1e-4)
+
+
+def test_blocks_of_candidates_score_like_one(x64, case):
+    inner, slots, run, outer, candidates, (of_slots, of_rows) = case
+    blocks = jax.jit(lambda c: influence(inner, slots, run, outer, c, block=2))(candidates)
+    np.testing.assert_allclose(blocks[0], of_slots, rtol=1e-10)
+    np.testing.assert_allclose(blocks[1], of_rows, rtol=1e-10)

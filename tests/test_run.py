@@ -1,0 +1,186 @@
+"""The whole job through its command line: what it leaves, and that no crash changes the result."""
+
+import json
+import re
+import subprocess
+import sys
+import time
+
+import cli
+import pyarrow.parquet as pq
+import pytest
+
+from diet_jax.checkpoint import stages
+from diet_jax.record import read_records
+
+SMALL = {
+    "stages.count": 3,
+    "memory.rate": 0.005,
+    "inner.arch": "LR",
+    "inner.remat": False,
+    "inner.dim": 2,
+    "inner.steps": 10,
+    "inner.window": 5,
+    "inner.batch": 32,
+    "outer.steps": 10,
+    "outer.chunk": 5,
+    "outer.batch": 64,
+    "outer.anchor_batch": 16,
+    "growth.rounds": 2,
+    "growth.pool": 512,
+    "growth.block": 256,
+    "teacher.arch": "LR",
+    "teacher.epochs": 1.0,
+    "teacher.first_epochs": 1.0,
+    "eval.archs": ("LR", "FM"),
+    "eval.seeds": (0,),
+    "eval.full_epochs": 1.0,
+}
+LOG_ROWS = 100_836
+METHODS = {"full", "memory", "random_hard", "random_soft"}
+EVAL = "kind stage method arch seed auc gauc logloss steps rows seconds".split()
+STAGE = (
+    "kind stage stages rows_stage rows_so_far slots new written born label_hist weight_quantiles "
+    "outer_steps seconds seconds_teacher seconds_influence seconds_outer"
+).split()
+
+
+@pytest.fixture(scope="module")
+def command(tmp_path_factory):
+    """f(workdir) -> the arguments and the environment of a run; what is compiled is kept."""
+    cache = str(tmp_path_factory.mktemp("compiled"))
+    env = {"JAX_COMPILATION_CACHE_DIR": cache, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+    changes = [f"--config.{key}={value}" for key, value in SMALL.items()]
+
+    def command(workdir):
+        return ["--config=configs/quickstart.py", f"--workdir={workdir}", *changes], env
+
+    return command
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, command):
+    """The workdir of a run that nothing disturbed, and its exit status, stdout and stderr."""
+    workdir = tmp_path_factory.mktemp("runs") / "whole"
+    args, env = command(workdir)
+    return workdir, cli.run(*args, **env)
+
+
+def measurements(workdir):
+    """The records of a run without what the clock said."""
+    records = read_records(workdir / "metrics.jsonl")
+    return [{k: v for k, v in r.items() if not k.startswith("seconds")} for r in records]
+
+
+def test_it_ends_well_and_says_only_what_a_person_needs(whole):
+    workdir, (status, out, err) = whole
+    assert status == 0, err
+    progress = re.compile(r"stage \d/3: step \d+/10, outer loss \d\.\d+, .* left")
+    assert all(progress.fullmatch(line) for line in err.splitlines()), err
+    assert out.endswith(f"Report: {workdir / 'report.html'}\n")
+    for words in ("Stage 1 of 3", "Stage 2 of 3", "Kendall tau", "regret", "R_soft"):
+        assert words in out
+    assert max(map(len, out.splitlines()[:-1])) <= 80
+
+
+def test_everything_that_is_promised_is_in_the_workdir(whole):
+    workdir, _ = whole
+    names = "checkpoints config.json env.json export metrics.jsonl report.html tb".split()
+    assert sorted(path.name for path in workdir.iterdir()) == names
+    assert stages(workdir) == [1, 2]
+    exported = sorted(path.name for path in (workdir / "export").iterdir())
+    assert exported == ["README.md", "memory.parquet", "recipe.json"]
+    assert [path.name[:6] for path in (workdir / "tb").iterdir()] == ["events"]
+    config = json.loads((workdir / "config.json").read_text())
+    assert config["outer"]["steps"] == 10
+    assert json.loads((workdir / "export" / "recipe.json").read_text())["steps"] == 10
+    report = (workdir / "report.html").read_text()
+    assert "DeepFM" not in report and "LR" in report
+
+
+def test_the_measurements_have_the_promised_keys(whole):
+    records = read_records(whole[0] / "metrics.jsonl")
+    evals = [r for r in records if r["kind"] == "eval"]
+    cells = {(r["stage"], r["method"], r["arch"], r["seed"]) for r in evals}
+    assert cells == {(s, m, a, 0) for s in (1, 2) for m in METHODS for a in ("LR", "FM")}
+    assert len(evals) == len(cells)
+    so_far = {1: LOG_ROWS // 3, 2: LOG_ROWS // 3 * 2}
+    for r in evals:
+        assert list(r) == EVAL
+        assert 0.4 < r["auc"] < 1 and 0.4 < r["gauc"] < 1 and 0 < r["logloss"] < 1
+        if r["method"] == "full":
+            assert r["rows"] == so_far[r["stage"]]
+        else:  # all that train on a subset have as many rows and steps
+            assert (r["rows"], r["steps"]) == (round(0.005 * so_far[r["stage"]]), 10)
+    closing = [r for r in records if r["kind"] == "stage"]
+    assert [r["stage"] for r in closing] == [1, 2]
+    assert all(set(r) == set(STAGE) for r in closing)
+    assert [r["written"] for r in closing] == [0, 34]  # a fifth of 168, rounded up
+    assert [r["step"] for r in records if r["kind"] == "outer"] == [5, 10, 5, 10]
+    assert [r["kind"] for r in records][-1] == "run"
+
+
+def test_the_exported_memory_is_what_was_asked_for(whole):
+    table = pq.read_table(whole[0] / "export" / "memory.parquet")
+    slots = round(0.005 * (LOG_ROWS // 3 * 2))
+    assert len(table) == slots
+    label, weight = table["label"].to_numpy(), table["weight"].to_numpy()
+    assert 0 < label.min() < label.max() < 1 and weight.min() > 0
+    assert set(table["born_stage"].to_pylist()) == {1, 2}
+    assert len(set(table["source_row"].to_pylist())) == slots
+    assert table["source_row"].to_numpy().max() < LOG_ROWS // 3 * 2  # the last stage only tests
+
+
+def test_a_second_run_only_makes_the_report_anew(whole, command):
+    workdir, _ = whole
+    (workdir / "report.html").unlink()
+    before = {p: p.read_bytes() for p in sorted(workdir.rglob("*")) if p.is_file()}
+    args, env = command(workdir)
+    status, out, err = cli.run(*args, **env)
+    assert (status, err) == (0, "")
+    assert "finished" in out and "Kendall tau" in out
+    assert (workdir / "report.html").stat().st_size > 1000
+    after = {p: p.read_bytes() for p in sorted(workdir.rglob("*")) if p.is_file()}
+    after.pop(workdir / "report.html")
+    assert after == before
+
+
+def kill_when(ready, process):
+    """kill -9 as soon as `ready()`."""
+    while process.poll() is None and not ready():
+        time.sleep(0.01)
+    process.kill()
+    process.communicate()
+
+
+def test_kill_9_twice_changes_nothing(whole, command, tmp_path):
+    """Killed between a checkpoint and its evaluation, and again in the middle of a stage."""
+    workdir = tmp_path / "killed"
+    args, env = command(workdir)
+    kill_when((workdir / "checkpoints" / "1").exists, cli.start(*args, **env))
+    assert stages(workdir) == [1] and measurements(workdir) == []
+    log = workdir / "metrics.jsonl"
+    kill_when(
+        lambda: log.exists() and '"kind": "stage"' in log.read_text(), cli.start(*args, **env)
+    )
+    assert not (workdir / "export").exists()
+    with log.open("a") as file:
+        file.write('{"kind": "eval", "stage": 2, "au')  # as a crash in the middle of a line does
+    status, out, err = cli.run(*args, **env)
+    assert status == 0, err
+    assert "finished run" not in out
+    assert measurements(workdir) == measurements(whole[0])
+    got, want = (pq.read_table(w / "export" / "memory.parquet") for w in (workdir, whole[0]))
+    assert got.equals(want)
+    assert got.schema.metadata == want.schema.metadata
+
+
+def test_tensorflow_stays_out():
+    code = (
+        "import sys, diet_jax.main; "
+        "print([m for m in sys.modules if m.split('.')[0] in ('tensorflow', 'keras', 'torch')])"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", code], cwd=cli.ROOT, env=cli.ENV, capture_output=True, text=True
+    )
+    assert (found.returncode, found.stdout, found.stderr) == (0, "[]\n", "")

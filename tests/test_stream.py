@@ -1,0 +1,82 @@
+"""A memory knows nothing of what comes after it: the next stage is not read while it is made."""
+
+import jax
+import numpy as np
+import polars as pl
+import pytest
+import toy
+
+from diet_jax import run
+from diet_jax.job import prepare
+
+
+def silent(step, loss):
+    pass
+
+
+def write(folder, columns):
+    path = folder / "log.parquet"
+    pl.DataFrame(columns).write_parquet(path)
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def clean(tmp_path_factory):
+    """A prepared job, and its states after 0, 1 and 2 stages."""
+    job = prepare(toy.config(write(tmp_path_factory.mktemp("clean"), toy.log())))
+    states = [job.first]
+    for number in (1, 2):
+        states.append(run.distill(job, states[-1], number, silent)[0])
+    return job, states
+
+
+def poisoned(number, new_values):
+    """The log with all but the times of the stages after `number` replaced by noise.
+
+    new_values: also by values that were never seen before.
+    """
+    rng = np.random.default_rng(9)
+    columns = toy.log()
+    future = slice(toy.ROWS_A_STAGE * number, None)
+    n = len(columns["label"][future])
+    for name in ("user", "item", "place", "price"):
+        past = columns[name][: toy.ROWS_A_STAGE]
+        columns[name][future] = rng.choice(past, n) + (1000 if new_values else 0)
+    columns["label"][future] = rng.integers(0, 2, n)
+    return columns
+
+
+@pytest.mark.parametrize("new_values", [False, True], ids=["known values", "new values"])
+@pytest.mark.parametrize("number", [1, 2])
+def test_poison_in_later_stages_leaves_the_memory_bit_identical(
+    tmp_path, clean, number, new_values
+):
+    job, states = clean
+    other = prepare(toy.config(write(tmp_path, poisoned(number, new_values))))
+    assert not np.array_equal(
+        other.steps[number].train.rows.label, job.steps[number].train.rows.label
+    )
+    # The same compiled functions serve: they hold no data, and the shapes are the same.
+    assert other.engine[3:] != job.engine[3:] or other.engine.n_table == job.engine.n_table
+    other = other._replace(engine=job.engine)
+    if not new_values:
+        other = other._replace(teacher=job.teacher)
+    state = other.first
+    for turn in range(1, number + 1):
+        state, _ = run.distill(other, state, turn, silent)
+    want = states[number]
+    jax.tree.map(np.testing.assert_array_equal, state.memory, want.memory)
+    jax.tree.map(np.testing.assert_array_equal, state.random, want.random)
+    known = len(want.teacher["table"])
+    assert np.array_equal(state.teacher["table"][:known], want.teacher["table"])
+
+
+def test_another_past_makes_another_memory(tmp_path, clean):
+    """So that the test above is able to fail."""
+    job, states = clean
+    columns = toy.log()
+    columns["label"][0] = 1 - columns["label"][0]
+    other = prepare(toy.config(write(tmp_path, columns)))
+    other = other._replace(engine=job.engine, teacher=job.teacher)
+    state, _ = run.distill(other, other.first, 1, silent)
+    assert not np.array_equal(state.memory.label_logit, states[1].memory.label_logit)

@@ -1,0 +1,90 @@
+"""The one trainer does what its formulas say: loss, the three optimizers, the order of batches."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import toy
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from diet_jax import train
+from diet_jax.models import init_params, make_model
+from diet_jax.optim import make_inner
+from diet_jax.train import Examples
+from diet_jax.types import InputError
+
+LR = make_model("LR", dim=1, hidden=())
+
+
+def sgd(g, memory, lr):
+    memory["trace"] = 0.9 * memory.get("trace", 0) + g
+    return -lr * memory["trace"]
+
+
+def adagrad(g, memory, lr):
+    memory["sum"] = memory.get("sum", 0.1) + g**2
+    return -lr * g / np.sqrt(memory["sum"] + 1e-7)
+
+
+def adam(g, memory, lr):
+    memory["k"] = k = memory.get("k", 0) + 1
+    memory["m"] = m = 0.9 * memory.get("m", 0) + 0.1 * g
+    memory["v"] = v = 0.999 * memory.get("v", 0) + 0.001 * g**2
+    return -lr * m / (1 - 0.9**k) / (np.sqrt(v / (1 - 0.999**k) + 1e-4) + 1e-8)
+
+
+@pytest.mark.parametrize("rule", [sgd, adagrad, adam])
+def test_training_a_logistic_regression_against_its_formulas(x64, rule):
+    data = toy.in_double(toy.examples(np.random.default_rng(0), 12))
+    order = np.random.default_rng(1).integers(0, 12, (6, 4))
+    tx = make_inner(rule.__name__, 0.1, momentum=0.9, eps_root=1e-4)
+    params = init_params(LR, jax.random.key(0), jnp.arange(toy.VOCAB), 3, 1)
+    fitted = train.fit(LR, tx, train.start(tx, params), data, jnp.asarray(order), 5).params
+
+    theta = {"table": np.zeros(toy.VOCAB), "bias": np.zeros(()), "dense": np.zeros(1)}
+    memories = {name: {} for name in theta}
+    for index in order[:5]:  # the last one is beyond n_steps
+        ids, dense, target, weight = (np.asarray(a)[index] for a in data)
+        z = theta["table"][ids].sum(1) + dense @ theta["dense"] + theta["bias"]
+        error = weight * (1 / (1 + np.exp(-z)) - target) / len(index)
+        table = np.zeros(toy.VOCAB)
+        np.add.at(table, ids, error[:, None])
+        grads = {"table": table, "bias": error.sum(), "dense": error @ dense}
+        theta = {name: theta[name] + rule(grads[name], memories[name], 0.1) for name in theta}
+    np.testing.assert_allclose(fitted["table"][:, 0], theta["table"], rtol=1e-10)
+    np.testing.assert_allclose(fitted["net"]["bias"], theta["bias"], rtol=1e-10)
+    np.testing.assert_allclose(fitted["net"]["dense"], theta["dense"], rtol=1e-10)
+
+
+def test_loss_is_the_mean_of_weight_times_entropy():
+    ids, dense = np.zeros((2, 3), np.int32), np.array([[1.0], [-2.0]], np.float32)
+    target, weight = np.array([0.25, 1], np.float32), np.array([3, 0.5], np.float32)
+    params = {"table": jnp.zeros((1, 1)), "net": {"bias": jnp.zeros(()), "dense": jnp.ones(1)}}
+    p = 1 / (1 + np.exp(-dense[:, 0]))
+    entropy = -(target * np.log(p) + (1 - target) * np.log(1 - p))
+    got = train.loss(LR, params, Examples(ids, dense, target, weight))
+    np.testing.assert_allclose(got, (weight * entropy).sum() / 2, rtol=1e-6)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.booleans(), min_size=8, max_size=8).filter(any), st.integers(0, 99))
+def test_order_passes_through_the_valid_rows_only_and_evenly(valid, seed):
+    order = np.asarray(train.cyclic_order(jax.random.key(seed), jnp.asarray(valid), 5, 3))
+    assert order.shape == (5, 3)
+    counts = np.bincount(order.ravel(), minlength=8)
+    assert not counts[~np.array(valid)].any()
+    assert np.ptp(counts[valid]) <= 1
+    n = sum(valid)
+    assert np.array_equal(order.ravel()[n:], order.ravel()[:-n])
+
+
+@pytest.mark.parametrize("eps_root", [0.0, -1e-8, float("nan")])
+def test_adam_without_eps_root_is_refused(eps_root):
+    with pytest.raises(InputError, match="eps_root"):
+        make_inner("adam", 0.1, 0.9, eps_root)
+
+
+def test_an_unknown_optimizer_is_refused_by_name():
+    with pytest.raises(InputError, match="'lion'.*adam, sgd, adagrad"):
+        make_inner("lion", 0.1, 0.9, 1e-8)
