@@ -54,11 +54,8 @@ def main(_) -> None:
         print(f"c.eval.lr.{method}.{arch} = {row['lr']:g}  # AUC {row['auc']:.4f}")
     env = software_versions() | {"devices": [d.device_kind for d in jax.devices()]}
     result = {"config": json.loads(config.to_json()), "env": env, "table": table}
-    name = (
-        Path(flags.FLAGS["config"].config_filename).stem
-        if hasattr(flags.FLAGS["config"], "config_filename")
-        else config.data.name
-    )
+    result["config"]["data"]["path"] = Path(config.data.path).name  # the rest is this machine's
+    name = Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
     Path(OUT.value).mkdir(parents=True, exist_ok=True)
     replace_text(Path(OUT.value) / f"recipes_{name}.json", json.dumps(result, indent=1) + "\n")
 

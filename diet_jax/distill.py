@@ -63,7 +63,8 @@ def set_scene(engine: Engine, past: Memory, now: Memory, fresh: Taught, share: f
     share: the past's share of the outer loss. `now` holds the rows of `past` and maybe more.
     """
     plan, rows = engine.plan, fresh.rows
-    table = compact(now.ids, rows.ids, engine.min_rows)
+    # `past` too: its free slots look up rows that a full memory no longer holds.
+    table = compact(np.concatenate([past.ids, now.ids]), rows.ids, engine.min_rows)
     logit = np.clip(fresh.teacher_logit, -plan.max_logit, plan.max_logit).astype(np.float32)
     target = plan.label_share * rows.label + (1 - plan.label_share) * expit(logit)
     stage = StageData(

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 import toy
 
-from diet_jax.distill import distill_stage, growth
+from diet_jax import memory as mem
+from diet_jax.baselines import random_rows
+from diet_jax.distill import distill_stage, growth, set_scene
 from diet_jax.types import Memory
 
 STAGES = 3
@@ -97,6 +99,13 @@ def test_the_memory_that_is_given_is_left_alone(engine, streamed):
     before = hash_of(memories[1])
     distill_stage(engine, memories[1], toy.stage(2), NEW, 2, 2, jax.random.key(0))
     assert hash_of(memories[1]) == before
+
+
+def test_a_memory_may_fill_up(engine):
+    past, fresh = mem.empty(2, 3, 1), toy.stage(1)
+    now = random_rows(past, fresh, 2, 1, np.random.default_rng(0))
+    assert now.valid.all()
+    set_scene(engine, past, now, fresh, share=0.0)
 
 
 def test_one_compilation_serves_every_stage(engine, streamed):

@@ -84,7 +84,7 @@ def test_meta_gradient_against_central_differences(x64, optimizer, window, end):
 def test_rows_that_no_slot_touches_need_not_be_carried(x64):
     """Loss and gradient are those of training the whole table."""
     slots, outer = problem()
-    slots = slots._replace(ids=slots.ids.at[:, 1].set(6))  # of the second field one value only
+    slots = slots._replace(ids=slots.ids.at[:, 1].set(9))  # of the second field one value only
     table = compact(slots.ids, np.arange(toy.VOCAB), floor=8)
     run = toy.trajectory()
     small = run._replace(trained=table.rows[: table.n_trained], fixed=table.rows[table.n_trained :])

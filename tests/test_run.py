@@ -13,29 +13,6 @@ import pytest
 from diet_jax.checkpoint import stages
 from diet_jax.record import read_records
 
-SMALL = {
-    "stages.count": 3,
-    "memory.rate": 0.005,
-    "inner.arch": "LR",
-    "inner.remat": False,
-    "inner.dim": 2,
-    "inner.steps": 10,
-    "inner.window": 5,
-    "inner.batch": 32,
-    "outer.steps": 10,
-    "outer.chunk": 5,
-    "outer.batch": 64,
-    "outer.anchor_batch": 16,
-    "growth.rounds": 2,
-    "growth.pool": 512,
-    "growth.block": 256,
-    "teacher.arch": "LR",
-    "teacher.epochs": 1.0,
-    "teacher.first_epochs": 1.0,
-    "eval.archs": ("LR", "FM"),
-    "eval.seeds": (0,),
-    "eval.full_epochs": 1.0,
-}
 LOG_ROWS = 100_836
 METHODS = {"full", "memory", "random_hard", "random_soft"}
 EVAL = "kind stage method arch seed auc gauc logloss steps rows seconds".split()
@@ -50,7 +27,7 @@ def command(tmp_path_factory):
     """f(workdir) -> the arguments and the environment of a run; what is compiled is kept."""
     cache = str(tmp_path_factory.mktemp("compiled"))
     env = {"JAX_COMPILATION_CACHE_DIR": cache, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
-    changes = [f"--config.{key}={value}" for key, value in SMALL.items()]
+    changes = [f"--config.{key}={value}" for key, value in cli.SMALL.items()]
 
     def command(workdir):
         return ["--config=configs/quickstart.py", f"--workdir={workdir}", *changes], env

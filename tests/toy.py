@@ -15,7 +15,7 @@ from diet_jax.train import Examples
 from diet_jax.types import Memory, Rows, Taught
 
 FIELDS = (5, 7, 4)  # distinct values of each field
-VOCAB = sum(FIELDS)
+VOCAB = len(FIELDS) + sum(FIELDS)  # first the unknown row of each field, as in a real log
 SLOTS, VALID = 12, 10
 LEARNED = ("label_logit", "log_weight", "dense")
 
@@ -37,7 +37,7 @@ def inner(**change) -> Inner:
 
 def rows(rng: np.random.Generator, n: int) -> Rows:
     """Rows whose label the second field decides, but for one in ten."""
-    offset = np.cumsum((0, *FIELDS[:-1]))
+    offset = np.cumsum((len(FIELDS), *FIELDS[:-1]))
     ids = np.stack([rng.integers(0, size, n) for size in FIELDS], axis=1)
     label = (ids[:, 1] % 2 == 0) ^ (rng.random(n) < 0.1)
     dense = rng.normal(size=(n, 1))
@@ -110,7 +110,7 @@ def engine(place: Placement | None = None) -> Engine:
     model = make_model("FM", dim=2, hidden=(), init_scale=0.3)
     # Smooth inner training (a large eps_root): rounding is not enlarged from step to step.
     proxy = inner(model=model, lr=0.1, eps_root=1e-3, batch=8, window=4)
-    return make_engine(proxy, plan, place, min_rows=16, n_stage=64)
+    return make_engine(proxy, plan, place, min_rows=32, n_stage=64)
 
 
 def stage(number: int, seed: int = 0) -> Taught:

@@ -1,0 +1,96 @@
+"""Every config that the README names runs on a log of its kind."""
+
+import json
+from pathlib import Path
+
+import cli
+import numpy as np
+import polars as pl
+import pyarrow.parquet as pq
+import pytest
+
+from configs import movielens_1m, own_log
+from diet_jax.data import load_stream
+
+SHARED = Path(__file__).parents[2] / "shared" / "data" / "ml-100k"
+
+
+def clicks(n: int = 1500) -> pl.DataFrame:
+    """A log with the columns of configs/own_log.py, in which item and price decide."""
+    rng = np.random.default_rng(0)
+    item, price = rng.integers(0, 40, n), rng.gamma(2.0, 10.0, n)
+    chance = 1 / (1 + np.exp(-(item % 5 - 2) + price / 20 - 1))
+    return pl.DataFrame(
+        {
+            "click": (rng.random(n) < chance).astype(int),
+            "timestamp": 1_700_000_000 + np.arange(n) * 60,
+            "user_id": [f"u{k}" for k in rng.integers(0, 30, n)],
+            "item_id": item,
+            "category": [f"c{k % 5}" for k in item],
+            "device": rng.choice(["phone", "web"], n),
+            "price": price,
+        }
+    )
+
+
+def small(config: str, workdir: Path, **changes) -> list[str]:
+    changes = {**cli.SMALL, **{key.replace("__", "."): v for key, v in changes.items()}}
+    overrides = [f"--config.{key}={value}" for key, value in changes.items()]
+    return [f"--config=configs/{config}.py", f"--workdir={workdir}", *overrides]
+
+
+def test_a_log_of_ones_own_goes_in_and_comes_out_with_its_columns(tmp_path):
+    path, workdir = tmp_path / "my clicks.parquet", tmp_path / "run"
+    clicks().write_parquet(path)
+    learn = ("label_logit", "log_weight", "dense")
+    args = small("own_log", workdir, data__path=path, memory__rate=0.05, outer__learn=learn)
+    status, out, err = cli.run(*args)
+    assert status == 0, err
+    assert "own log" in (workdir / "report.html").read_text()
+    table = pq.read_table(workdir / "export" / "memory.parquet")
+    assert len(table) == 50
+    wanted = {"user_id", "item_id", "category", "device", "price", "label", "weight"}
+    assert wanted <= set(table.column_names)
+    # Dense features are learned, in the units of the log.
+    source = clicks()["price"].to_numpy()[table["source_row"].to_numpy()]
+    price = table["price"].to_numpy()
+    assert not np.allclose(price, source) and np.abs(price - source).max() < 20
+
+
+def test_csv_and_parquet_are_the_same_log(tmp_path):
+    clicks().write_parquet(tmp_path / "a.parquet")
+    clicks().write_csv(tmp_path / "a.csv")
+    streams = []
+    for name in ("a.parquet", "a.csv"):
+        config = own_log.get_config()
+        config.data.path = str(tmp_path / name)
+        streams.append(load_stream(config))
+    for one, other in zip(streams[0].stages, streams[1].stages, strict=True):
+        for a, b in zip(one.rows, other.rows, strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-6)
+    assert streams[0].values == streams[1].values
+
+
+def test_a_rating_needs_a_threshold(tmp_path):
+    path = tmp_path / "ratings.parquet"
+    clicks().with_columns(pl.col("click") * 4 + 1).write_parquet(path)
+    status, _, err = cli.run(*small("own_log", tmp_path / "run", data__path=path))
+    assert status == 2 and len(err.splitlines()) == 1
+    assert "click" in err and "threshold" in err and not (tmp_path / "run").exists()
+
+
+@pytest.mark.skipif(not SHARED.exists(), reason="MovieLens-100K may not be redistributed")
+def test_movielens_100k_runs_on_a_local_copy(tmp_path):
+    changes = {"stages__fractions": (0.9, 0.1), "data__path": SHARED}
+    status, _, err = cli.run(*small("movielens_100k", tmp_path / "run", **changes))
+    assert status == 0, err
+    records = map(json.loads, (tmp_path / "run" / "metrics.jsonl").read_text().splitlines())
+    assert {r["rows"] for r in records if r["kind"] == "eval"} == {450, 90_000}
+
+
+def test_movielens_1m_wants_a_copy_or_what_tfds_prepared(tmp_path):
+    assert movielens_1m.get_config().data.name == "1m"
+    args = small("movielens_1m", tmp_path / "run", data__tfds_dir=tmp_path / "none")
+    status, _, err = cli.run(*args)
+    assert status == 2 and len(err.splitlines()) == 1
+    assert "tfds build" in err and "data.path" in err
