@@ -23,8 +23,8 @@ from diet_jax.run import distill, judge
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "The config to choose for.")
 OUT = flags.DEFINE_string("out", "benchmarks/results", "Folder of the result file.")
-SUBSET = flags.DEFINE_list("lrs", "0.0025,0.005,0.01,0.02,0.04,0.08,0.16", "Rates for subset methods.")
-FULL = flags.DEFINE_list("full_lrs", "0.0005,0.001,0.002,0.004,0.008,0.016", "Rates for full data.")
+SUBSET = flags.DEFINE_list("lrs", "0.0025,0.005,0.01,0.02,0.04,0.08", "Rates for subset methods.")
+FULL = flags.DEFINE_list("full_lrs", "0.0005,0.001,0.002,0.004,0.008", "Rates for full data.")
 
 
 def main(_) -> None:

@@ -21,7 +21,7 @@ def get_config() -> Config:
     lr = c.eval.lr
     c.eval.full_epochs = 5.0
     lr.full.update({"default": 5e-4, "LR": 8e-3, "FM": 1e-3})
-    lr.memory.update({"default": 5e-3, "LR": 8e-2, "FM": 1e-2})
+    lr.memory.update({"default": 5e-3, "LR": 8e-2, "FM": 2e-2, "DeepFM": 1e-2})
     lr.random_hard.update({"default": 2.5e-3, "LR": 1e-2})
-    lr.random_soft.update({"default": 5e-3, "LR": 8e-2, "FM": 4e-2, "DCNv2": 2e-2})
+    lr.random_soft.update({"default": 1e-2, "LR": 4e-2, "DeepFM": 5e-3})
     return c

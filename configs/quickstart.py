@@ -13,8 +13,10 @@ def get_config() -> Config:
     c.outer.steps = 300
     # Chosen on validation slices: python -m benchmarks.recipes --config=configs/quickstart.py
     lr = c.eval.lr
-    lr.full.update({"LR": 2e-3, "FM": 2e-3})
-    lr.memory.update({"LR": 4e-2, "FM": 2e-2, "MLP": 5e-3})
-    lr.random_hard.update({"default": 5e-3, "LR": 1e-2})
-    lr.random_soft.update({"default": 5e-3, "LR": 4e-2, "FM": 4e-2})
+    lr.full.update({"default": 5e-4, "LR": 8e-3, "FM": 2e-3})
+    lr.memory.update({"default": 5e-3, "LR": 4e-2, "FM": 4e-2, "DCNv2": 2.5e-3})
+    lr.random_hard.update({"default": 2.5e-3})
+    lr.random_soft.update(
+        {"default": 5e-3, "LR": 4e-2, "FM": 4e-2, "DeepFM": 2.5e-3, "DCNv2": 1e-2}
+    )
     return c

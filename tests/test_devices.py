@@ -5,15 +5,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-import jax
 import numpy as np
-import optax
 import pytest
 import toy
 
-from diet_jax import memory as mem
-from diet_jax.bilevel import OuterState, outer_optimizer
-from diet_jax.distill import Engine, set_scene, to_slots
+from diet_jax.distill import Engine
 from diet_jax.sharding import all_devices
 from diet_jax.types import Memory
 
@@ -29,26 +25,11 @@ def outcome(engine: Engine) -> dict[str, np.ndarray]:
     for number in (1, STAGES):
         leaves = memories[number]._asdict().items()
         found |= {f"memory {number} {name}": leaf for name, leaf in leaves}
-    found |= {f"gradient {name}": leaf for name, leaf in meta_gradient(engine).items()}
+    _, gradient = toy.outer_gradient(engine, *toy.first_turn(engine))
+    found |= {f"gradient {name}": leaf for name, leaf in gradient.items()}
     found["compiled"] = engine.outer_steps._cache_size(), engine.scores._cache_size()
     found["devices"] = [all_devices(n).mesh.size for n in TRAJECTORIES]
     return found
-
-
-def meta_gradient(engine: Engine) -> dict[str, np.ndarray]:
-    """That of 16 rows as slots; after one step Adam's first moment holds a tenth of it."""
-    (ids, dense, _), source, logit = toy.stage(1)
-    memory = mem.append(toy.empty(), ids[:16], dense[:16], logit[:16], 0.0, 1, source[:16])
-    scene = set_scene(engine, memory, memory, toy.stage(2), share=0.3)
-    slots = to_slots(memory, scene.compact)
-    learned = {name: getattr(slots, name) for name in toy.LEARNED}
-    state = OuterState(learned, outer_optimizer(engine.plan).init(learned))
-    state, slots, writable = engine.place.replicate((state, slots, memory.valid))
-    key = jax.random.key(7)
-    state, _ = engine.outer_steps(
-        state, slots, writable, key, np.int32(0), scene.stage, scene.anchor
-    )
-    return {k: 10 * np.asarray(v) for k, v in optax.tree_utils.tree_get(state.opt, "mu").items()}
 
 
 @pytest.fixture(scope="module")

@@ -79,6 +79,12 @@ def test_the_memory_grows_by_rows_of_the_stage(streamed):
     assert len(np.unique(memories[-1].source[memories[-1].valid])) == NEW * STAGES
 
 
+def test_no_row_is_taken_twice_where_few_are_left(engine):
+    """15 rows at random, then 15 of a pool of 32 out of the same 60."""
+    memory, _ = distill_stage(engine, toy.empty(), toy.stage(1), 30, 2, 1, jax.random.key(0))
+    assert len(np.unique(memory.source[memory.valid])) == 30
+
+
 def test_the_cap_on_one_value_holds_within_a_round(streamed):
     memories, _ = streamed
     third = memories[-1]

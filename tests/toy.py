@@ -3,11 +3,12 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from configs import default
 from diet_jax import memory as mem
-from diet_jax.bilevel import Plan
-from diet_jax.distill import Engine, distill_stage, make_engine
+from diet_jax.bilevel import OuterState, Plan, outer_optimizer
+from diet_jax.distill import Engine, Scene, distill_stage, make_engine, set_scene, to_slots
 from diet_jax.metagrad import Inner, Slots, Trajectory
 from diet_jax.models import make_model
 from diet_jax.sharding import Placement, all_devices
@@ -86,6 +87,13 @@ ROWS_A_STAGE = 60
 CAPACITY = 32
 
 
+def proxy() -> Inner:
+    """The inner loop of `engine`."""
+    model = make_model("FM", dim=2, hidden=(), init_scale=0.3)
+    # Smooth inner training (a large eps_root): rounding is not enlarged from step to step.
+    return inner(model=model, lr=0.1, eps_root=1e-3, batch=8, window=4)
+
+
 def engine(place: Placement | None = None) -> Engine:
     """Eight trajectories, one outer step a call: as many devices can share it as there are."""
     plan = Plan(
@@ -107,10 +115,7 @@ def engine(place: Placement | None = None) -> Engine:
         spread_cap=2,
     )
     place = place or all_devices(plan.trajectories)
-    model = make_model("FM", dim=2, hidden=(), init_scale=0.3)
-    # Smooth inner training (a large eps_root): rounding is not enlarged from step to step.
-    proxy = inner(model=model, lr=0.1, eps_root=1e-3, batch=8, window=4)
-    return make_engine(proxy, plan, place, min_rows=32, n_stage=64)
+    return make_engine(proxy(), plan, place, min_rows=32, n_stage=64)
 
 
 def stage(number: int, seed: int = 0) -> Taught:
@@ -141,6 +146,28 @@ def stream(engine: Engine, stages: int, n_new: int = 8, n_steps: int = 6, seed: 
         memories.append(memory)
         facts.append(fact)
     return memories, facts
+
+
+def first_turn(engine: Engine) -> tuple[Scene, Slots]:
+    """16 rows of stage 1 as the memory with which stage 2 begins."""
+    (ids, dense, _), source, logit = stage(1)
+    memory = mem.append(empty(), ids[:16], dense[:16], logit[:16], 0.2, 1, source[:16])
+    scene = set_scene(engine, memory, memory, stage(2), share=0.3)
+    return scene, to_slots(memory, scene.compact)
+
+
+def outer_gradient(engine: Engine, scene: Scene, slots: Slots):
+    """The outer loss and its gradient by all slots, read from one outer step with key 7.
+
+    After one step Adam's first moment holds a tenth of the gradient.
+    """
+    learned = {name: getattr(slots, name) for name in LEARNED}
+    state = OuterState(learned, outer_optimizer(engine.plan).init(learned))
+    state, slots, writable = engine.place.replicate((state, slots, slots.valid))
+    args = (jax.random.key(7), np.int32(0), scene.stage, scene.anchor)
+    state, loss = engine.outer_steps(state, slots, writable, *args)
+    moment = optax.tree_utils.tree_get(state.opt, "mu")
+    return float(loss[0]), {name: 10 * np.asarray(leaf) for name, leaf in moment.items()}
 
 
 # --- Whole logs ---------------------------------------------------------------------------------
