@@ -106,26 +106,23 @@ def make_outer_steps(inner: Inner, plan: Plan, place: Placement) -> Callable:
     tx = outer_optimizer(plan)
 
     def one_step(state, slots, writable, key, stage, anchor):
+        """One Adam step of the writable slots; the others come out bit for bit as they went in."""
         runs, outer = draw(key, inner, plan, stage, anchor)
         runs, outer = runs._replace(key=place.split(runs.key)), place.split(outer)
 
         def mean_loss(learned):
-            run = jax.vmap(
-                lambda t, o: outer_loss(inner, slots._replace(**learned), t, o),
-                (AXES, 0),
-            )
-            return run(runs, outer).mean()
+            now = slots._replace(**learned)
+            each = jax.vmap(lambda run, rows: outer_loss(inner, now, run, rows), (AXES, 0))
+            return each(runs, outer).mean()
 
         value, grads = jax.value_and_grad(mean_loss)(state.learned)
-        grads = jax.tree.map(lambda g: g * writable.reshape(-1, *[1] * (g.ndim - 1)), grads)
         updates, opt = tx.update(grads, state.opt, state.learned)
         new = optax.apply_updates(state.learned, updates)
-        keep = jax.tree.map(
-            lambda a, b: jnp.where(writable.reshape(-1, *[1] * (a.ndim - 1)), a, b),
-            new,
-            state.learned,
-        )
-        return OuterState(keep, opt), value
+
+        def write(after, before):
+            return jnp.where(writable.reshape(-1, *[1] * (after.ndim - 1)), after, before)
+
+        return OuterState(jax.tree.map(write, new, state.learned), opt), value
 
     def chunk(state, slots, writable, key, first, stage, anchor):
         def body(state, k):
@@ -143,8 +140,7 @@ def make_influence(inner: Inner, plan: Plan, place: Placement) -> Callable:
         runs, outer = draw(key, inner, plan, stage, anchor)
         runs, outer = runs._replace(key=place.split(runs.key)), place.split(outer)
         each = jax.vmap(
-            lambda t, o: influence(inner, slots, t, o, candidates, plan.block),
-            (AXES, 0),
+            lambda run, rows: influence(inner, slots, run, rows, candidates, plan.block), (AXES, 0)
         )
         return jax.tree.map(lambda a: a.mean(0), each(runs, outer))
 

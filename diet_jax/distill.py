@@ -88,12 +88,14 @@ def to_slots(memory: Memory, table: Compact) -> Slots:
 def growth(plan: Plan, n_new: int, n_steps: int) -> list[tuple[int, int]]:
     """(rows to add, chunks of outer steps after adding them) for each round of a stage.
 
-    The last round gets `final_share` of the steps, the others equal parts of the rest.
+    The last round gets `final_share` of the steps, the others equal parts of the rest. Every round
+    adds a row, so few new rows mean few rounds.
     """
-    sizes = np.diff(np.linspace(0, n_new, plan.rounds + 1).round().astype(int))
+    rounds = max(1, min(plan.rounds, n_new))
+    sizes = np.diff(np.linspace(0, n_new, rounds + 1).round().astype(int))
     chunks = -(-n_steps // plan.chunk)
-    last = chunks if plan.rounds == 1 else max(1, round(plan.final_share * chunks))
-    before = np.diff(np.linspace(0, chunks - last, plan.rounds).round().astype(int))
+    last = chunks if rounds == 1 else max(1, round(plan.final_share * chunks))
+    before = np.diff(np.linspace(0, chunks - last, rounds).round().astype(int))
     return [(int(n), int(c)) for n, c in zip(sizes, [*before, last], strict=True)]
 
 
@@ -187,13 +189,7 @@ def distill_stage(
         for _ in range(chunks):
             first = len(losses) * engine.plan.chunk
             state, loss = engine.outer_steps(
-                state,
-                slots,
-                mask,
-                key_outer,
-                np.int32(first),
-                scene.stage,
-                scene.anchor,
+                state, slots, mask, key_outer, np.int32(first), scene.stage, scene.anchor
             )
             if losses:
                 report(first, float(losses[-1].mean()))

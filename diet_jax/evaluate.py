@@ -143,7 +143,8 @@ def tasks(
     n_full = len(so_far.label)
     ids, dense, label = (pad_to(a, plan.n_rows) for a in so_far)
     everything = Examples(ids, dense, label, np.ones(plan.n_rows, np.float32))
-    steps, capacity = (int(plan.epochs * k) // plan.full.batch for k in (n_full, plan.n_rows))
+    per_batch = plan.epochs / plan.full.batch
+    steps, capacity = (max(1, int(per_batch * k)) for k in (n_full, plan.n_rows))
     order = [pad_to(epochs(rng, n_full, steps, plan.full.batch), capacity) for rng in rngs]
     table = Compact(np.arange(plan.n_table, dtype=np.int32), plan.n_table)
     found = {"full": Task(plan.full_trials, table, everything, np.stack(order), steps, n_full)}

@@ -41,8 +41,6 @@ def steps_of(stream: Stream, on: str, share: float) -> list[Step]:
     """
     if on == "next":
         return [Step(a, b) for a, b in zip(stream.stages[:-1], stream.stages[1:], strict=True)]
-    if on != "validation":
-        raise InputError(f"eval.on is {on!r}: choose next or validation")
 
     def part(stage: Stage, where: slice) -> Stage:
         rows = Rows(*(a[where] for a in stage.rows))
@@ -63,8 +61,6 @@ def steps_of(stream: Stream, on: str, share: float) -> list[Step]:
 def make_proxy(config: Config) -> Inner:
     """The inner loop that the config describes, with the proxy architecture."""
     i = config.inner
-    if not 1 <= i.window <= i.steps:
-        raise InputError(f"inner.window is {i.window}: choose 1 to inner.steps ({i.steps})")
     model = make_model(i.arch, i.dim, i.hidden, i.init_scale)
     proxy = Inner(
         model,
@@ -81,6 +77,40 @@ def make_proxy(config: Config) -> Inner:
     return proxy
 
 
+def check(config: Config) -> None:
+    """Raise InputError for the first value of the config that no run can work with."""
+    c, o, g, e = config, config.outer, config.growth, config.eval
+    leaves = ("label_logit", "log_weight", "dense")
+    wanted = [
+        ("memory.rate", 0 < c.memory.rate < 1, "between 0 and 1"),
+        ("inner.window", 1 <= c.inner.window <= c.inner.steps, "1 to inner.steps"),
+        ("inner.batch", c.inner.batch >= 1, "1 or more"),
+        ("outer.learn", o.learn and set(o.learn) <= set(leaves), f"of {', '.join(leaves)}"),
+        ("outer.steps", o.steps >= 1, "1 or more"),
+        ("outer.chunk", o.chunk >= 1, "1 or more"),
+        ("outer.trajectories", o.trajectories >= 1, "1 or more"),
+        ("outer.batch", o.batch >= 1, "1 or more"),
+        ("outer.anchor_batch", o.anchor_batch >= 1, "1 or more"),
+        ("outer.anchor", 0 <= o.anchor <= 1, "0 to 1"),
+        ("outer.label_share", 0 <= o.label_share <= 1, "0 to 1"),
+        ("growth.rounds", g.rounds >= 1, "1 or more"),
+        ("growth.final_share", 0 <= g.final_share <= 1, "0 to 1"),
+        ("growth.block", g.block >= 1, "1 or more"),
+        ("growth.pool", g.pool >= g.block and not g.pool % g.block, "a multiple of growth.block"),
+        ("addressing.share", 0 <= c.addressing.share <= 1, "0 to 1"),
+        ("teacher.batch", c.teacher.batch >= 1, "1 or more"),
+        ("eval.on", e.on in ("next", "validation"), "next or validation"),
+        ("eval.validation_share", 0 < e.validation_share < 1, "between 0 and 1"),
+        ("eval.archs", len(set(e.archs)) == len(e.archs) > 0, "distinct names, at least one"),
+        ("eval.seeds", len(set(e.seeds)) == len(e.seeds) > 0, "distinct numbers, at least one"),
+        ("eval.full_batch", e.full_batch >= 1, "1 or more"),
+    ]
+    for name, good, want in wanted:
+        if not good:
+            block, key = name.split(".")
+            raise InputError(f"{name} is {config[block][key]!r}; set it to {want}")
+
+
 def make_plan(config: Config, stream: Stream) -> Plan:
     """The distillation of a stage that the config describes."""
     o, g = config.outer, config.growth
@@ -90,9 +120,6 @@ def make_plan(config: Config, stream: Stream) -> Plan:
             f"growth.spread_field {g.spread_field!r} is no categorical field: choose from "
             f"{', '.join(fields)}, or '' for no cap"
         )
-    unknown = set(o.learn) - {"label_logit", "log_weight", "dense"}
-    if unknown or not o.learn:
-        raise InputError(f"outer.learn {o.learn}: choose from label_logit, log_weight, dense")
     return Plan(
         learn=tuple(o.learn),
         lr=o.lr,
@@ -157,6 +184,7 @@ class Job(NamedTuple):
 
 def prepare(config: Config) -> Job:
     """Read the log, check the config against it, and build every part (nothing is compiled yet)."""
+    check(config)
     stream = load_stream(config)
     if len(stream.stages) < 2:
         raise InputError(

@@ -47,7 +47,7 @@ def make_teacher(
         ids, dense, label = (pad_to(a, size) for a in rows)
         data = Examples(ids, dense, label, np.ones(size, np.float32))
         # A power of two, so that few shapes are compiled; only n_steps of them are run.
-        n_steps = int(n_epochs * n) // batch
+        n_steps = max(1, int(n_epochs * n) // batch)
         order = epochs(rng, n, n_steps, batch)
         capacity = 1 << (n_steps - 1).bit_length()
         params = fit(params, data, pad_to(order, capacity), np.int32(n_steps))

@@ -57,6 +57,13 @@ def test_a_log_of_ones_own_goes_in_and_comes_out_with_its_columns(tmp_path):
     assert not np.allclose(price, source) and np.abs(price - source).max() < 20
 
 
+def test_a_log_of_fewer_rows_than_a_batch_runs(tmp_path):
+    path = tmp_path / "few.csv"
+    clicks(90).write_csv(path)
+    status, _, err = cli.run(*small("own_log", tmp_path / "run", data__path=path))
+    assert status == 0, err
+
+
 def test_csv_and_parquet_are_the_same_log(tmp_path):
     clicks().write_parquet(tmp_path / "a.parquet")
     clicks().write_csv(tmp_path / "a.csv")
