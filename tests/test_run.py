@@ -72,7 +72,7 @@ def test_everything_that_is_promised_is_in_the_workdir(whole):
     assert config["outer"]["steps"] == 10
     assert json.loads((workdir / "export" / "recipe.json").read_text())["steps"] == 10
     report = (workdir / "report.html").read_text()
-    assert "DeepFM" not in report and "LR" in report
+    assert "Kendall" in report and "memory.rate" in report
 
 
 def test_the_measurements_have_the_promised_keys(whole):

@@ -67,7 +67,7 @@ def test_loss_is_the_mean_of_weight_times_entropy():
     np.testing.assert_allclose(got, (weight * entropy).sum() / 2, rtol=1e-6)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.lists(st.booleans(), min_size=8, max_size=8).filter(any), st.integers(0, 99))
 def test_order_passes_through_the_valid_rows_only_and_evenly(valid, seed):
     order = np.asarray(train.cyclic_order(jax.random.key(seed), jnp.asarray(valid), 5, 3))
