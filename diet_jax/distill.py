@@ -26,7 +26,7 @@ from diet_jax.compact import Compact, compact, pad_to
 from diet_jax.metagrad import Inner, Slots
 from diet_jax.sharding import Placement
 from diet_jax.train import Examples
-from diet_jax.types import Array, Memory, Taught
+from diet_jax.types import Array, InputError, Memory, Taught
 
 
 class Engine(NamedTuple):
@@ -121,6 +121,11 @@ def choose_rows(
     slots = to_slots(memory, scene.compact)
     args = engine.place.replicate((slots, key, scene.stage, scene.anchor, candidates))
     of_slots, of_rows = (np.array(a) for a in engine.scores(*args))
+    if not (np.isfinite(of_slots).all() and np.isfinite(of_rows).all()):
+        raise InputError(
+            "an influence is not finite, so inner training diverges; set --config.inner.lr lower "
+            "or --config.inner.eps_root higher"
+        )
     of_rows = of_rows[: len(pool)]
     of_rows[np.isin(fresh.source[pool], memory.source[memory.valid])] = -np.inf
     alone = np.arange(len(pool))  # every row a group of its own: no cap

@@ -101,7 +101,7 @@ def run_trials(
     Returns one dict of figures per seed, and the seconds of training per seed, without compiling.
     """
     trials, table = task.trials[arch], task.table
-    key = jax.random.key(plan.seed)
+    key = train.key_for(plan.seed, "trial")
     keys = jax.vmap(lambda seed: jax.random.fold_in(key, seed))(jnp.asarray(plan.seeds))
     data = task.data._replace(ids=table.positions(task.data.ids))
     args = jax.device_put((keys, np.float32(lr), table.rows, data, task.order))

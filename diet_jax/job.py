@@ -1,5 +1,6 @@
 """From a config and a log to the parts of a run; each is checked against the other here."""
 
+from operator import attrgetter
 from typing import NamedTuple
 
 import jax
@@ -15,6 +16,7 @@ from diet_jax.metagrad import Inner
 from diet_jax.models import make_model
 from diet_jax.sharding import all_devices
 from diet_jax.teacher import Teacher, make_teacher
+from diet_jax.train import key_for
 from diet_jax.types import Config, InputError, Memory, Params, Rows, Stage, Stream
 
 
@@ -82,6 +84,7 @@ def check(config: Config) -> None:
     c, o, g, e = config, config.outer, config.growth, config.eval
     leaves = ("label_logit", "log_weight", "dense")
     wanted = [
+        ("seed", c.seed >= 0, "0 or more"),
         ("memory.rate", 0 < c.memory.rate < 1, "between 0 and 1"),
         ("inner.window", 1 <= c.inner.window <= c.inner.steps, "1 to inner.steps"),
         ("inner.batch", c.inner.batch >= 1, "1 or more"),
@@ -107,8 +110,7 @@ def check(config: Config) -> None:
     ]
     for name, good, want in wanted:
         if not good:
-            block, key = name.split(".")
-            raise InputError(f"{name} is {config[block][key]!r}; set it to {want}")
+            raise InputError(f"{name} is {attrgetter(name)(config)!r}; set it to {want}")
 
 
 def make_plan(config: Config, stream: Stream) -> Plan:
@@ -195,6 +197,12 @@ def prepare(config: Config) -> Job:
     n_stage = max(len(step.train.user) for step in steps)
     n_slots = capacity(slots_after(config, sum(len(step.train.user) for step in steps)))
     plan = make_plan(config, stream)
+    a_round = -(-slots_after(config, n_stage) // plan.rounds)
+    if plan.pool < 2 * a_round:
+        raise InputError(
+            f"growth.pool is {plan.pool}, too few candidates for rounds of {a_round} rows; "
+            f"set it to {2 * a_round} or more, or growth.rounds higher"
+        )
     place = all_devices(plan.trajectories)
     engine = make_engine(make_proxy(config), plan, place, config.inner.min_rows, capacity(n_stage))
     t, i = config.teacher, config.inner
@@ -208,7 +216,7 @@ def prepare(config: Config) -> Job:
         n_stage,
     )
     blank = mem.empty(n_slots, n_fields, n_dense)
-    key = jax.random.fold_in(jax.random.key(config.seed), 0)
+    key = key_for(config.seed, "teacher")
     first = State(
         blank,
         jax.tree.map(np.asarray, teacher.init(key)),

@@ -14,6 +14,7 @@ from diet_jax.export import export_memory
 from diet_jax.job import Job, State, prepare, slots_after
 from diet_jax.record import Recorder, evaluated_stages, is_finished, open_workdir
 from diet_jax.report import build_report
+from diet_jax.train import key_for
 from diet_jax.types import Config, Rows, Taught
 
 
@@ -34,7 +35,7 @@ def distill(job: Job, state: State, number: int, report) -> tuple[State, dict]:
     fresh = Taught(stage.rows, stage.source, logit)
     rows_so_far = sum(len(step.train.user) for step in job.steps[:number])
     n_new = slots_after(config, rows_so_far) - int(state.memory.valid.sum())
-    key, n_steps = jax.random.key(config.seed), outer_steps(config, number)
+    key, n_steps = key_for(config.seed, "stage"), outer_steps(config, number)
     memory, facts = distill_stage(
         job.engine, state.memory, fresh, n_new, n_steps, number, key, report
     )

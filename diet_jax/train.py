@@ -9,6 +9,13 @@ import optax
 from diet_jax.models import Model, logits
 from diet_jax.types import Array, Params
 
+USES = ("teacher", "stage", "trial")
+
+
+def key_for(seed: int, use: str) -> Array:
+    """The key of one use in a run of `seed`, so that no two uses draw the same numbers."""
+    return jax.random.fold_in(jax.random.key(seed), USES.index(use))
+
 
 class Examples(NamedTuple):
     """Training rows: ids int32 [.., F], dense [.., G], target [..] in [0, 1], weight [..]."""

@@ -107,6 +107,8 @@ def test_files_that_hold_nothing(fails, tmp_path, name):
         ({"outer.learn": ()}, ("outer.learn",)),
         ({"memory.rate": 2.0}, ("memory.rate is 2.0", "between 0 and 1")),
         ({"growth.pool": 33}, ("growth.pool is 33", "growth.block")),
+        ({"seed": -1}, ("seed is -1",)),
+        ({"growth.rounds": 1, "memory.rate": 0.5}, ("growth.pool", "too few candidates")),
         ({"eval.seeds": (1, 1)}, ("eval.seeds", "distinct")),
         ({"growth.spread_field": "colour"}, ("growth.spread_field 'colour'", "user, item, place")),
         ({"eval.on": "yesterday"}, ("eval.on", "validation")),

@@ -54,7 +54,7 @@ def test_trials_side_by_side_are_plain_trainings(shared):
     figures, seconds = run_trials(plan, task, "FM", LR, test)
     assert seconds > 0
     for seed, data, batches, figure in zip(SEEDS, each, order, figures, strict=True):
-        key = jax.random.fold_in(jax.random.key(plan.seed), seed)
+        key = jax.random.fold_in(train.key_for(plan.seed, "trial"), seed)
         tx = make_inner("sgd", LR, 0.9, 1e-8)
         params = init_params(MODEL, key, jnp.arange(toy.VOCAB), 3, 1)
         data = jax.tree.map(jnp.asarray, data)
