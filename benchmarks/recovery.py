@@ -38,9 +38,7 @@ def main(argv: list[str]) -> None:
     by_run = [summarize(read_records(run / "metrics.jsonl")) for run in runs]
     rows = {arch: table([cells(s, arch) for s in by_run]) for arch in by_run[0]["by_arch"]}
     rows["mean"] = table([cells(s, None) for s in by_run])
-    for arch, row in rows.items():
-        text = "  ".join(f"{c} {row[c]['mean']:.4f} +- {row[c]['sd']:.4f}" for c in COLUMNS)
-        print(f"{arch:8s} {text}")
+    print(markdown(rows))
     result = {
         "command": f"python -m benchmarks.recovery --config={CONFIG.value}"
         f" --seeds={','.join(SEEDS.value)}",
@@ -58,6 +56,16 @@ def main(argv: list[str]) -> None:
     result["config"]["data"]["path"] = Path(result["config"]["data"]["path"]).name
     Path(OUT.value).parent.mkdir(parents=True, exist_ok=True)
     replace_text(Path(OUT.value), json.dumps(result, indent=1) + "\n")
+
+
+def markdown(rows: dict[str, dict]) -> str:
+    """The table as the README shows it: mean +- standard deviation over the runs."""
+    lines = ["| | full data | memory | random | random + teacher | R | R_soft |", "|---" * 7 + "|"]
+    for arch, row in rows.items():
+        digits = {c: 2 if c in ("R", "R_soft") else 4 for c in COLUMNS}
+        texts = [f"{row[c]['mean']:.{digits[c]}f} ± {row[c]['sd']:.{digits[c]}f}" for c in COLUMNS]
+        lines.append(f"| {arch} | {' | '.join(texts)} |")
+    return "\n".join(lines)
 
 
 def cells(summary: dict, arch: str | None) -> dict[str, float]:
