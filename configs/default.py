@@ -13,21 +13,37 @@ def get_config() -> Config:
     c.seed = 0  # of all random choices; same seed, same device kind: the same memory, bit for bit
 
     c.data = ConfigDict()
-    c.data.source = "movielens"  # movielens | table (a Parquet or CSV of your own)
-    c.data.name = "latest-small"  # latest-small | 100k | 1m; table: a name for the report
+    # table (files of your own) | movielens | criteo | avazu | kuairand | taobao | mind | yambda |
+    c.data.source = "movielens"  # amazon | sessions | simulator
+    c.data.name = "latest-small"  # which one of its kind; table: a name for the report
     c.data.path = ""  # file or folder; empty: the bundled log, or what tfds prepared
     c.data.tfds_dir = ""  # data_dir of tensorflow-datasets; empty: its default
+    c.data.options = ConfigDict()  # of the source: see read() in diet_jax/data/adapters
+    c.data.min_count = 1  # a value gets its own table row once seen this often; before: "unknown"
+    c.data.max_rejected = 0.01  # a larger share of rows that cannot be used is an error
+    c.data.cache = ""  # where prepared logs are kept; empty: $DIET_JAX_CACHE or ~/.cache/diet_jax
     c.data.threshold = 4.0  # a rating of at least this is a positive label; < 0: the label is 0/1
-    c.data.label = "label"  # column names, source=table only
+    # What follows is for source=table: which column is what.
+    c.data.label = "label"
     c.data.time = "time"
     c.data.user = "user"
+    c.data.weight = ""  # sample weights, positive
     c.data.categorical = ("user", "item")
+    c.data.multi = ConfigDict()  # multi-valued fields: column -> values kept
+    c.data.separator = "|"  # between their values, where they are text and no lists
+    c.data.hashed = ConfigDict()  # column -> table rows that its values share; else a vocabulary
+    c.data.derived = ()  # more fields: hour, weekday, day (UTC), count:COLUMN (rows so far, log2)
     c.data.dense = ()
-    c.data.min_count = 1  # a value gets its own table row once seen this often; before: "unknown"
+    c.data.scale = ConfigDict()  # by column: standard | log | quantile | none
+    c.data.scale.default = "standard"
+    c.data.missing = ConfigDict()  # column -> what stands for a missing number; else: rejected
+    c.data.history = ""  # the field whose last positive values a row carries; empty: none
+    c.data.history_length = 20
 
     c.stages = ConfigDict()
     c.stages.count = 8  # stages of equal counts; the last one is only ever tested on
     c.stages.fractions = ()  # shares in time order instead, for example (0.9, 0.1)
+    c.stages.interval = ""  # hour | day | week (UTC) instead
 
     c.memory = ConfigDict()
     c.memory.rate = 0.02  # slots per row of the log so far

@@ -20,7 +20,7 @@ def random_rows(
         stage.rows.ids[chosen],
         stage.rows.dense[chosen],
         stage.teacher_logit[chosen],
-        0.0,
+        np.log(stage.rows.weight[chosen]),
         number,
         stage.source[chosen],
     )

@@ -40,9 +40,10 @@ class StageData(NamedTuple):
 
     trained: Array  # int32 [Ut], table rows of the compact table, as in Trajectory
     fixed: Array  # int32 [Uf]
-    ids: Array  # int32 [C, F]
+    ids: Array  # int32 [C, K]
     dense: Array  # [C, G]
     target: Array  # [C], the outer target
+    weight: Array  # [C]
     n: Array  # int32 [], rows in use
 
 
@@ -62,14 +63,15 @@ class OuterState(NamedTuple):
 def outer_examples(key: Array, plan: Plan, stage: StageData, anchor: Anchor) -> Examples:
     """Rows of the outer loss of one trajectory, weighted so that their mean is that loss.
 
-    `batch` rows of the stage with weight 1 - share, `anchor_batch` old slots with weight share.
+    `batch` rows of the stage with weight 1 - share (times their own), `anchor_batch` old slots
+    with weight share.
     """
     key_stage, key_anchor = jax.random.split(key)
     i = jax.random.randint(key_stage, (plan.batch,), 0, stage.n)
     j = jax.random.randint(key_anchor, (plan.anchor_batch,), 0, jnp.maximum(anchor.n, 1))
     old = anchor.slots.examples(j)
     total = plan.batch + plan.anchor_batch
-    fresh = jnp.full(plan.batch, (1 - anchor.share) * total / plan.batch)
+    fresh = (1 - anchor.share) * total / plan.batch * stage.weight[i]
     kept = jnp.full(plan.anchor_batch, anchor.share * total / max(plan.anchor_batch, 1))
     return Examples(
         jnp.concatenate([stage.ids[i], old.ids]),

@@ -22,16 +22,17 @@ class Compact(NamedTuple):
     n_trained: int
 
     def positions(self, ids: np.ndarray) -> np.ndarray:
-        """The first position of each table row in `ids`, same shape, int32.
+        """The first position of each table row in `ids`, same shape, int32; -1 (no value) stays.
 
         Raises ValueError when an id is not among the rows: a look-up would return another row.
         """
         by_row = np.argsort(self.rows, kind="stable")
         ordered = self.rows[by_row]
         at = np.minimum(np.searchsorted(ordered, ids), len(ordered) - 1)
-        if not np.array_equal(ordered[at], ids):
+        found = ordered[at] == ids
+        if not (found | (ids < 0)).all():
             raise ValueError("an id is not among the rows of the compact table")
-        return by_row[at].astype(np.int32)
+        return np.where(found, by_row[at], -1).astype(np.int32)
 
 
 def compact(trained: np.ndarray, looked_up: np.ndarray, floor: int) -> Compact:
@@ -39,8 +40,8 @@ def compact(trained: np.ndarray, looked_up: np.ndarray, floor: int) -> Compact:
 
     Each part has the capacity of a power of two >= `floor` that holds its distinct rows.
     """
-    inner = np.unique(trained).astype(np.int32)
-    rest = np.setdiff1d(looked_up, inner).astype(np.int32)
+    inner = np.unique(trained[trained >= 0]).astype(np.int32)
+    rest = np.setdiff1d(looked_up[looked_up >= 0], inner).astype(np.int32)
     parts = [pad_rows(part, capacity(len(part), floor)) for part in (inner, rest)]
     return Compact(np.concatenate(parts), len(parts[0]))
 

@@ -8,6 +8,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from rich import box
@@ -16,6 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from diet_jax.data.prepare import Report
 from diet_jax.record import Record
 from diet_jax.summary import METHODS, PARTS, summarize
 
@@ -46,6 +48,68 @@ def stage_progress(
     with Progress(*columns, console=console, transient=True, expand=True) as progress:
         task = progress.add_task(title, total=steps, loss="-")
         yield lambda step, loss: progress.update(task, completed=step, loss=f"{loss:.4f}")
+
+
+@contextmanager
+def preparation(console: Console | None = None) -> Iterator[Report]:
+    """Shows how the preparation of a log gets on: rows read, then rows encoded, and how fast.
+
+    On a terminal it is a bar that goes away at the end; elsewhere a line now and then. A log that
+    is prepared already shows nothing.
+    """
+    console = console or Console(stderr=True)
+    if not console.is_terminal:
+        yield Report(_rows_writer(console, "read"), _rows_writer(console, "encoded"))
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=None),
+        TextColumn("{task.completed:,.0f} rows, {task.speed:,.0f} a second"),
+    )
+    with Progress(*columns, console=console, transient=True, expand=True) as progress:
+        tasks = {}
+
+        def told(name: str) -> Callable[[int], None]:
+            def update(rows: int) -> None:
+                if name not in tasks:
+                    # How many rows there are is known once all are read.
+                    read = tasks.get("read the log")
+                    total = None if read is None else progress.tasks[read].completed
+                    tasks[name] = progress.add_task(name, total=total)
+                progress.update(tasks[name], completed=rows)
+
+            return update
+
+        yield Report(told("read the log"), told("encode it"))
+
+
+def print_preparation(manifest: dict, folder: Path, took: float, console: Console | None = None):
+    """Prints what a prepared log holds, and how many rows were rejected for what."""
+    m, console = manifest, console or Console()
+    table = Table(box=box.HORIZONTALS, padding=(0, 1))
+    for name in ("stage", "rows", "from (UTC)", "positive", "table rows"):
+        table.add_column(name, justify="right", no_wrap=True)
+    start = 0
+    for number, stage in enumerate(m["stages"], 1):
+        begins = stage["begins"].removesuffix(" 00:00:00")
+        share = f"{stage['positives'] / (stage['stop'] - start):.1%}"
+        table.add_row(
+            str(number), count(stage["stop"] - start), begins, share, count(stage["vocab_size"])
+        )
+        start = stage["stop"]
+    lines = [
+        f"{len(m['fields'])} categorical fields: {', '.join(m['fields'])}",
+        f"{len(m['dense'])} dense features{': ' * bool(m['dense'])}{', '.join(m['dense'])}",
+    ]
+    bad = sum(m["rejected"].values())
+    lines.append(f"{count(bad)} rows rejected")
+    if bad:
+        lines += [f"  {count(n)}: {why}" for why, n in sorted(m["rejected"].items())]
+        lines.append(f"  all of them in {folder / 'rejected.csv'}")
+    speed = f" ({count(m['rows'] / took)} rows a second)" if took > 0.1 else ""
+    lines.append(f"Ready after {seconds(took)}{speed}: {folder}")
+    title = Text(f"{m['name']}: {count(m['rows'])} rows", style="bold")
+    console.print(Group(title, table, *map(Text, lines)), soft_wrap=True)
 
 
 def print_stage(records: list[Record], stage: int, console: Console | None = None) -> None:
@@ -170,6 +234,20 @@ def _line_writer(console: Console, title: str, steps: int) -> Callable[[int, flo
         left = (now - start) / max(step, 1) * (steps - step)
         text = f"{title}: step {step}/{steps}, outer loss {loss:.4f}, {seconds(left)} left"
         console.print(text, soft_wrap=True, highlight=False, markup=False)
+
+    return update
+
+
+def _rows_writer(console: Console, done: str) -> Callable[[int], None]:
+    start = last = time.monotonic()
+
+    def update(rows: int) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last >= LINE_EVERY_S:
+            last = now
+            text = f"{rows:,} rows {done}, {rows / (now - start):,.0f} a second"
+            console.print(text, soft_wrap=True, highlight=False, markup=False)
 
     return update
 

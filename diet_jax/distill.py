@@ -73,6 +73,7 @@ def set_scene(engine: Engine, past: Memory, now: Memory, fresh: Taught, share: f
         pad_to(table.positions(rows.ids), engine.n_stage),
         pad_to(rows.dense, engine.n_stage),
         pad_to(target.astype(np.float32), engine.n_stage),
+        pad_to(rows.weight, engine.n_stage),
         np.int32(len(rows.label)),
     )
     anchor = Anchor(to_slots(past, table), np.int32(past.valid.sum()), np.float32(share))
@@ -134,9 +135,13 @@ def choose_rows(
 
 
 def grow(memory: Memory, fresh: Taught, scene: Scene, chosen: np.ndarray, number: int) -> Memory:
-    """Append rows of the stage at the teacher's labels and the memory's mean weight."""
+    """Append rows of the stage at the teacher's labels and the memory's mean weight.
+
+    A row of the log that weighs more starts with that much more.
+    """
     in_use = memory.log_weight[memory.valid]
     log_weight = np.log(np.exp(in_use).mean()) if len(in_use) else 0.0
+    log_weight = log_weight + np.log(fresh.rows.weight[chosen])
     return mem.append(
         memory,
         fresh.rows.ids[chosen],

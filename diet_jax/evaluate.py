@@ -141,8 +141,7 @@ def tasks(
     """By method: all rows so far for the full-data reference, and each method's own subset."""
     rngs = [np.random.default_rng((plan.seed, seed, stage)) for seed in plan.seeds]
     n_full = len(so_far.label)
-    ids, dense, label = (pad_to(a, plan.n_rows) for a in so_far)
-    everything = Examples(ids, dense, label, np.ones(plan.n_rows, np.float32))
+    everything = Examples(*(pad_to(a, plan.n_rows) for a in so_far))
     per_batch = plan.epochs / plan.full.batch
     steps, capacity = (max(1, int(per_batch * k)) for k in (n_full, plan.n_rows))
     order = [pad_to(epochs(rng, n_full, steps, plan.full.batch), capacity) for rng in rngs]

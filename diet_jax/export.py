@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 import diet_jax
+from diet_jax.data.features import unscale
 from diet_jax.files import replace_file, replace_text
 from diet_jax.types import Memory, Stream
 
@@ -72,21 +73,27 @@ def _table(memory: Memory, stream: Stream) -> tuple[pa.Table, dict[str, str]]:
         columns[name], meaning[name] = values, text
         return name
 
+    text = {int(row): stream.values[int(row)] for row in np.unique(ids[ids >= 0])}
     for f, field in enumerate(stream.schema.fields):
+        mine = ids[:, [k for k, pool in enumerate(stream.schema.pool) if pool == f]]
+        if mine.shape[1] == 1:
+            rows, kind, kinds = mine[:, 0].tolist(), "value", pa.string()
+            values = [text[row] for row in rows]
+        else:
+            rows, kind, kinds = [r[r >= 0].tolist() for r in mine], "values", pa.list_(pa.string())
+            values = [[text[row] for row in some] for some in rows]
         name = _free_name(field, taken)
-        values = pa.array([stream.values[row] for row in ids[:, f]], pa.string())
-        add(name, values, "value of the categorical field")
-        row_name = _free_name(f"{name}_id", taken)
+        add(name, pa.array(values, kinds), f"{kind} of the categorical field")
+        row_type = pa.list_(pa.int32()) if kind == "values" else pa.int32()
         add(
-            row_name,
-            pa.array(ids[:, f]),
-            f"row of `{name}` in the one table of all fields",
+            _free_name(f"{name}_id", taken),
+            pa.array(rows, row_type),
+            f"{'rows' if kind == 'values' else 'row'} of `{name}` in the one table of all fields",
         )
-    stats = np.asarray(stream.dense_stats, np.float64)
+    dense = unscale(np.asarray(memory.dense)[used], stream.scales)
     for g, feature in enumerate(stream.schema.dense):
-        raw = np.asarray(memory.dense, np.float64)[used, g] * stats[g, 1] + stats[g, 0]
         name = _free_name(feature, taken)
-        add(name, pa.array(raw.astype(np.float32)), "dense feature, in the units of the log")
+        add(name, pa.array(dense[:, g]), "dense feature, in the units of the log")
     label = _soft_label(np.asarray(memory.label_logit, np.float64)[used])
     weight = np.exp(np.asarray(memory.log_weight, np.float64)[used]).astype(np.float32)
     source = np.asarray(memory.source, np.int64)[used]

@@ -11,6 +11,7 @@ from diet_jax import memory as mem
 from diet_jax.bilevel import Plan
 from diet_jax.compact import capacity
 from diet_jax.data import load_stream
+from diet_jax.data.prepare import Report
 from diet_jax.distill import Engine, make_engine
 from diet_jax.metagrad import Inner
 from diet_jax.models import make_model
@@ -60,10 +61,10 @@ def steps_of(stream: Stream, on: str, share: float) -> list[Step]:
     ]
 
 
-def make_proxy(config: Config) -> Inner:
+def make_proxy(config: Config, pool: tuple[int, ...]) -> Inner:
     """The inner loop that the config describes, with the proxy architecture."""
     i = config.inner
-    model = make_model(i.arch, i.dim, i.hidden, i.init_scale)
+    model = make_model(i.arch, i.dim, i.hidden, i.init_scale, pool)
     proxy = Inner(
         model,
         i.optimizer,
@@ -116,7 +117,7 @@ def check(config: Config) -> None:
 def make_plan(config: Config, stream: Stream) -> Plan:
     """The distillation of a stage that the config describes."""
     o, g = config.outer, config.growth
-    fields = stream.schema.fields
+    schema, fields = stream.schema, stream.schema.fields
     if g.spread_field and g.spread_field not in fields:
         raise InputError(
             f"growth.spread_field {g.spread_field!r} is no categorical field: choose from "
@@ -137,7 +138,7 @@ def make_plan(config: Config, stream: Stream) -> Plan:
         write_share=config.addressing.share,
         pool=g.pool,
         block=g.block,
-        spread_field=fields.index(g.spread_field) if g.spread_field else -1,
+        spread_field=schema.pool.index(fields.index(g.spread_field)) if g.spread_field else -1,
         spread_cap=g.spread_cap,
     )
 
@@ -145,7 +146,8 @@ def make_plan(config: Config, stream: Stream) -> Plan:
 def make_evaluation(config: Config, stream: Stream, steps: list[Step]) -> evaluate.Plan:
     """The trials of every architecture, with capacities that hold for the whole run."""
     e, i = config.eval, config.inner
-    models = {name: make_model(name, i.dim, e.hidden, i.init_scale) for name in e.archs}
+    pool = stream.schema.pool
+    models = {n: make_model(n, i.dim, e.hidden, i.init_scale, pool) for n in e.archs}
     subset = evaluate.Recipe(i.optimizer, i.momentum, i.eps_root, i.batch)
     full = evaluate.Recipe("adam", 0.0, 1e-12, e.full_batch)
     n_test = max(len(step.test.user) for step in steps)
@@ -184,16 +186,21 @@ class Job(NamedTuple):
     first: State
 
 
-def prepare(config: Config) -> Job:
-    """Read the log, check the config against it, and build every part (nothing is compiled yet)."""
+def prepare(config: Config, report: Report = Report()) -> Job:  # noqa: B008 (immutable)
+    """Read the log, check the config against it, and build every part (nothing is compiled yet).
+
+    report: is told how the preparation of the log gets on.
+    """
     check(config)
-    stream = load_stream(config)
+    stream = load_stream(config, report)
     if len(stream.stages) < 2:
         raise InputError(
-            "stages.count is 1: a memory is judged on the next stage, so give two or more"
+            "the log has one stage: a memory is judged on the next, so set stages.count to two or "
+            "more, or stages.interval shorter"
         )
     steps = steps_of(stream, config.eval.on, config.eval.validation_share)
-    n_fields, n_dense = len(stream.schema.fields), len(stream.schema.dense)
+    pool = stream.schema.pool
+    n_columns, n_dense = len(pool), len(stream.schema.dense)
     n_stage = max(len(step.train.user) for step in steps)
     n_slots = capacity(slots_after(config, sum(len(step.train.user) for step in steps)))
     plan = make_plan(config, stream)
@@ -204,18 +211,20 @@ def prepare(config: Config) -> Job:
             f"set it to {2 * a_round} or more, or growth.rounds higher"
         )
     place = all_devices(plan.trajectories)
-    engine = make_engine(make_proxy(config), plan, place, config.inner.min_rows, capacity(n_stage))
+    engine = make_engine(
+        make_proxy(config, pool), plan, place, config.inner.min_rows, capacity(n_stage)
+    )
     t, i = config.teacher, config.inner
     teacher = make_teacher(
-        make_model(t.arch, i.dim, t.hidden, i.init_scale),
+        make_model(t.arch, i.dim, t.hidden, i.init_scale, pool),
         t.lr,
         t.batch,
         len(stream.values),
-        n_fields,
+        n_columns,
         n_dense,
         n_stage,
     )
-    blank = mem.empty(n_slots, n_fields, n_dense)
+    blank = mem.empty(n_slots, n_columns, n_dense)
     key = key_for(config.seed, "teacher")
     first = State(
         blank,

@@ -18,11 +18,11 @@ def empty(capacity: int, n_fields: int, n_dense: int) -> Memory:
     )
 
 
-def append(memory: Memory, ids, dense, label_logit, log_weight: float, born: int, source) -> Memory:
+def append(memory: Memory, ids, dense, label_logit, log_weight, born: int, source) -> Memory:
     """Fill the first free slots with rows (ids [k, F], dense [k, G], label_logit [k], source [k]).
 
-    All start at the same `log_weight` and carry the stage `born`. Raises ValueError when fewer than
-    k slots are free.
+    They start at `log_weight` (one for all, or [k]) and carry the stage `born`. Raises ValueError
+    when fewer than k slots are free.
     """
     free = np.flatnonzero(~memory.valid)
     if len(free) < len(ids):

@@ -8,7 +8,7 @@ import numpy as np
 
 from diet_jax import checkpoint, console, evaluate
 from diet_jax.baselines import random_rows
-from diet_jax.data.stages import as_known
+from diet_jax.data.vocabulary import as_known
 from diet_jax.distill import distill_stage
 from diet_jax.export import export_memory
 from diet_jax.job import Job, State, prepare, slots_after
@@ -67,7 +67,7 @@ def judge(job: Job, state: State, number: int) -> list[dict]:
     label_of = np.zeros(train[-1].source[-1] + 1, np.float32)
     label_of[np.concatenate([stage.source for stage in train])] = so_far.label
     test = job.steps[number - 1].test
-    known = as_known(test.rows.ids, train[-1].vocab_size)
+    known = as_known(test.rows.ids, train[-1].vocab_size, job.stream.schema.vocab)
     subsets = {
         "memory": [(state.memory, evaluate.soft_label(state.memory))] * len(state.random),
         "random_hard": [(m, label_of[m.source]) for m in state.random],
@@ -93,7 +93,8 @@ def run(config: Config, workdir: str, env: dict) -> Path:
     if is_finished(reader.records()):
         print(f"{folder} holds a finished run of this config; only its report is made anew.")
     else:
-        job = prepare(config)
+        with console.preparation() as report:
+            job = prepare(config, report)
         with open_workdir(folder, config, env) as recorder:
             stream_through(job, folder, recorder)
     console.print_summary(reader.records())
@@ -149,19 +150,10 @@ def recipe(config: Config) -> dict:
 
 def origin(job: Job) -> dict:
     """Where the memory comes from, for its card."""
-    data = job.config.data
     return {
         "log": job.stream.name,
         "rows": sum(len(step.train.user) for step in job.steps),
         "stages": len(job.steps),
         "seed": job.config.seed,
-        "licence": LICENCE if data.source == "movielens" else "The terms of the log apply.",
+        "licence": job.stream.licence,
     }
-
-
-LICENCE = (
-    "Made from MovieLens ratings, (c) GroupLens, University of Minnesota. The owner's terms apply: "
-    "research use, no commercial use without permission, redistribution of latest-small (also "
-    "transformed, as here) under the same conditions only, and citation of F. M. Harper and "
-    "J. A. Konstan (2015), The MovieLens Datasets: History and Context, ACM TiiS 5(4), 19."
-)

@@ -44,8 +44,7 @@ def make_teacher(
 
     def advance(params, rows, n_epochs, rng):
         n = len(rows.label)
-        ids, dense, label = (pad_to(a, size) for a in rows)
-        data = Examples(ids, dense, label, np.ones(size, np.float32))
+        data = Examples(*(pad_to(a, size) for a in rows))
         # A power of two, so that few shapes are compiled; only n_steps of them are run.
         n_steps = max(1, int(n_epochs * n) // batch)
         order = epochs(rng, n, n_steps, batch)

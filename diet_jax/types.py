@@ -3,6 +3,7 @@
 Axis names used in docstrings throughout the project:
 
     B  rows of a batch            F  categorical fields      G  dense features
+    K  id columns (F, and more where a field has several values)
     N  memory slots (capacity)    T  inner steps             W  window: inner steps differentiated
     R  trajectories (inner runs)  V  rows of the vocabulary  U  rows of a compact table (U <= V)
     D  width of a table row       S  seeds                   C  candidate rows
@@ -12,6 +13,7 @@ Rows 0 .. F-1 are the out-of-vocabulary rows of the F fields; later rows are app
 in which the stream shows them and are never renumbered.
 """
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,11 +28,16 @@ class InputError(ValueError):
 
 
 class Rows(NamedTuple):
-    """Encoded log rows: ids int32 [B, F], dense float32 [B, G], label float32 [B] in [0, 1]."""
+    """Encoded log rows.
+
+    ids: int32 [B, K], table rows, -1 where a multi-valued field has no more. dense: float32 [B, G].
+    label: float32 [B] in [0, 1]. weight: float32 [B], positive.
+    """
 
     ids: Array
     dense: Array
     label: Array
+    weight: Array
 
 
 class Stage(NamedTuple):
@@ -61,27 +68,36 @@ class Taught(NamedTuple):
 
 
 class Schema(NamedTuple):
-    """Names of the F categorical fields and the G dense features of `Rows`."""
+    """What the columns of `Rows` are.
+
+    fields: names of the F categorical fields. dense: names of the G dense features.
+    pool: for each of the K id columns the field that it is pooled into; K = F and 0 .. F-1 where no
+    field has several values. vocab: the field whose table rows the column holds; another one than
+    `pool` for a history of items.
+    """
 
     fields: tuple[str, ...]
     dense: tuple[str, ...]
+    pool: tuple[int, ...]
+    vocab: tuple[int, ...]
 
 
 class Stream(NamedTuple):
     """A whole prepared log: its schema, its stages in time order, and the vocabulary's values.
 
-    values: one string for each table row, `values[row]`; rows 0 .. F-1 read "<unknown>".
+    values: one string for each table row, `values[row]`; the first rows read "<unknown>".
     row_field: int32 [V], the field that each table row belongs to.
-    dense_stats: float32 [G, 2], mean and standard deviation of dense features on stage 1.
-    name: what the log is called in reports.
+    scales: how each dense feature was transformed (`data.features.Scale`).
+    name: what the log is called in reports. licence: its owner's terms.
     """
 
     schema: Schema
     stages: tuple[Stage, ...]
-    values: tuple[str, ...]
+    values: Sequence[str]
     row_field: np.ndarray
-    dense_stats: np.ndarray
+    scales: tuple[Any, ...]
     name: str
+    licence: str
 
 
 class Memory(NamedTuple):

@@ -1,6 +1,12 @@
 """What all tests share: JAX on the CPU and strict about ranks, and what is slow to make."""
 
 import os
+import tempfile
+
+# Logs are prepared here, by all workers and every process that a test starts.
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    _cache = tempfile.TemporaryDirectory(prefix="diet_jax_cache_")
+    os.environ["DIET_JAX_CACHE"] = _cache.name
 
 # Before JAX is imported, and for every process that a test starts. With ranks strict, a label [B]
 # against a logit [B, 1] is an error and not a loss over [B, B].

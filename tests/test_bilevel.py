@@ -56,6 +56,11 @@ def test_outer_rows_weigh_the_stage_and_the_past_by_their_shares(engine):
     np.testing.assert_allclose(fresh.weight.sum() / total, 0.7, rtol=1e-5)
     np.testing.assert_allclose(old.weight.sum() / total, 0.3, rtol=1e-5)
 
+    heavy = scene.stage._replace(weight=3 * scene.stage.weight)
+    again = jax.vmap(lambda k: outer_examples(k, plan, heavy, scene.anchor))(keys).weight
+    np.testing.assert_allclose(again[:, : plan.batch], 3 * rows.weight[:, : plan.batch], rtol=1e-6)
+    np.testing.assert_array_equal(again[:, plan.batch :], rows.weight[:, plan.batch :])
+
     def seen(ids, target):
         return {(*row, round(t, 3)) for row, t in zip(ids.tolist(), target.tolist(), strict=True)}
 

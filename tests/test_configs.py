@@ -75,7 +75,7 @@ def test_csv_and_parquet_are_the_same_log(tmp_path):
     for one, other in zip(streams[0].stages, streams[1].stages, strict=True):
         for a, b in zip(one.rows, other.rows, strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-6)
-    assert streams[0].values == streams[1].values
+    assert list(streams[0].values) == list(streams[1].values)
 
 
 def test_a_rating_needs_a_threshold(tmp_path):

@@ -4,10 +4,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-import ml_collections
 import numpy as np
 import pytest
 
+from configs import default
 from diet_jax import data
 from diet_jax.data import load_stream
 from diet_jax.types import InputError
@@ -16,33 +16,21 @@ ML_100K = Path(__file__).parents[2] / "shared" / "data" / "ml-100k"
 
 
 def make_config(count=8, fractions=(), **change):
-    known = {
-        "source": "movielens",
-        "name": "latest-small",
-        "path": "",
-        "tfds_dir": "",
-        "threshold": 4.0,
-        "label": "",
-        "time": "",
-        "user": "",
-        "categorical": (),
-        "dense": (),
-        "min_count": 1,
-    }
-    stages = {"count": count, "fractions": fractions}
-    return ml_collections.ConfigDict({"data": known | change, "stages": stages})
+    config = default.get_config()
+    config.data.update(change)
+    config.stages.count, config.stages.fractions = count, fractions
+    return config
 
 
 def check_stream(stream):
     """What every consumer relies on."""
-    width = len(stream.schema.fields)
+    schema, values = stream.schema, list(stream.values)
+    width, n_columns = len(schema.fields), len(schema.pool)
     assert stream.row_field.dtype == np.int32
-    assert len(stream.values) == len(stream.row_field) == stream.stages[-1].vocab_size
-    assert stream.values[:width] == ("<unknown>",) * width
+    assert len(values) == len(stream.row_field) == stream.stages[-1].vocab_size
+    assert values[:width] == ["<unknown>"] * width
     assert stream.row_field[:width].tolist() == list(range(width))
-    assert len(set(zip(stream.row_field.tolist(), stream.values, strict=True))) == len(
-        stream.values
-    )
+    assert len(set(zip(stream.row_field.tolist(), values, strict=True))) == len(values)
     time = np.concatenate([stage.time for stage in stream.stages])
     source = np.concatenate([stage.source for stage in stream.stages])
     assert (np.diff(time) >= 0).all()
@@ -51,14 +39,16 @@ def check_stream(stream):
         assert before.time[-1] < after.time[0]
         assert before.vocab_size <= after.vocab_size
     for stage in stream.stages:
-        ids, dense, label = stage.rows
+        ids, dense, label, weight = stage.rows
         n = len(stage.time)
-        assert (ids.shape, ids.dtype) == ((n, width), np.int32)
-        assert (dense.shape, dense.dtype) == ((n, len(stream.schema.dense)), np.float32)
+        assert (ids.shape, ids.dtype) == ((n, n_columns), np.int32)
+        assert (dense.shape, dense.dtype) == ((n, len(schema.dense)), np.float32)
         assert (label.shape, label.dtype) == ((n,), np.float32)
+        assert (weight.shape, weight.dtype) == ((n,), np.float32)
         assert (stage.user.dtype, stage.time.dtype, stage.source.dtype) == ("i4", "i8", "i8")
-        assert ids.max() < stage.vocab_size
-        assert (stream.row_field[ids] == np.arange(width)).all()
+        assert -1 <= ids.min() and ids.max() < stage.vocab_size
+        assert ((stream.row_field[ids] == schema.vocab) | (ids < 0)).all()
+        assert np.isfinite(dense).all() and (weight > 0).all()
         assert set(np.unique(label)) == {0.0, 1.0}
 
 
@@ -73,11 +63,21 @@ def test_bundled_log_has_eight_good_stages():
     assert len(np.unique(users)) == 610
 
 
+def test_a_simulated_log():
+    options = {"n_rows": 3000, "n_users": 50, "n_items": 40}
+    stream = load_stream(make_config(4, source="simulator", options=options))
+    check_stream(stream)
+    assert stream.schema.fields[-1] == "history" and stream.schema.dense
+    with pytest.raises(InputError, match="data.options does not fit .*colour"):
+        load_stream(make_config(source="simulator", options={"colour": 1}))
+
+
 def test_bundled_log_carries_its_terms():
     folder = Path(str(data.__file__)).parent / "bundled"
     text = (folder / "ml-latest-small.README.txt").read_text()
     assert "may redistribute the data set" in text
     assert "Harper" in text
+    assert "GroupLens" in load_stream(make_config()).licence
 
 
 @pytest.mark.skipif(not ML_100K.is_dir(), reason=f"no MovieLens-100K at {ML_100K}")
@@ -95,11 +95,12 @@ def test_local_100k_by_fractions():
     ("change", "words"),
     [
         ({"source": "web"}, ("data.source", "'web'", "movielens")),
-        ({"name": "25m"}, ("data.name", "'25m'", "latest-small")),
+        ({"source": "criteo"}, ("data.path is empty", "download")),
+        ({"name": "10m"}, ("data.name", "'10m'", "latest-small")),
         ({"min_count": 0}, ("data.min_count", "1 or more")),
         ({"threshold": -1.0}, ("ratings.csv", "row 1,", "'rating'", "threshold")),
         ({"path": "/no/such/place"}, ("/no/such/place", "data.path")),
-        ({"source": "table"}, ("data.label", "empty")),
+        ({"source": "table", "label": ""}, ("data.path", "empty")),
     ],
 )
 def test_bad_configuration_is_one_line(change, words):
@@ -110,12 +111,12 @@ def test_bad_configuration_is_one_line(change, words):
     assert all(word in message for word in words), message
 
 
-def test_reading_is_silent_and_needs_neither_tensorflow_nor_tfds():
+def test_reading_is_silent_and_needs_neither_tensorflow_nor_jax():
     code = (
         "import sys; sys.path.insert(0, 'tests')\n"
         "from test_data_load import load_stream, make_config\n"
-        "load_stream(make_config())\n"
-        "assert not {'tensorflow', 'tensorflow_datasets'} & set(sys.modules)"
+        "load_stream(make_config(5))\n"
+        "assert not {'tensorflow', 'tensorflow_datasets', 'jax'} & set(sys.modules)"
     )
     root = Path(__file__).parents[1]
     done = subprocess.run(

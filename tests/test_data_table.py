@@ -1,13 +1,15 @@
-"""A user's own log: every spelling of time and value that we take, and each that we refuse."""
+"""A user's own log: from the config's names to rows, and one line for all that cannot be."""
 
-import datetime as dt
 import gzip
 
 import numpy as np
 import polars as pl
 import pytest
+from small_logs import columns, texts
 
-from diet_jax.data import table
+from configs import default
+from diet_jax import data
+from diet_jax.data import store
 from diet_jax.types import InputError
 
 GOOD = {
@@ -19,173 +21,166 @@ GOOD = {
 }
 
 
-def read(path, **change):
+def config(path, cache, **change):
+    c = default.get_config()
     known = {
+        "source": "table",
+        "path": str(path),
+        "name": "",
+        "cache": str(cache),
         "label": "click",
         "time": "when",
-        "user": "user",
-        "categorical": ("user", "item"),
         "dense": ("price",),
         "threshold": -1.0,
-        "name": "",
+        "max_rejected": 0.0,
     }
-    return table.read(str(path), **(known | change))
+    c.data.update(known | change)
+    c.stages.count = 1
+    return c
+
+
+def read(path, **change):
+    return data.load_stream(config(path, path.parent / "cache", **change))
 
 
 def write(folder, name="log.parquet", **change):
-    frame = pl.DataFrame(GOOD | change)
+    frame, path = pl.DataFrame(GOOD | change), folder / name
     if name.endswith(".parquet"):
-        frame.write_parquet(folder / name)
+        frame.write_parquet(path)
+    elif name.endswith(".arrow"):
+        frame.write_ipc(path)
+    elif name.endswith(".jsonl"):
+        frame.write_ndjson(path)
     elif name.endswith(".gz"):
-        (folder / name).write_bytes(gzip.compress(frame.write_csv().encode(), mtime=0))
+        path.write_bytes(gzip.compress(frame.write_csv().encode(), mtime=0))
     else:
-        frame.write_csv(folder / name)
-    return folder / name
+        frame.write_csv(path)
+    return path
 
 
-@pytest.mark.parametrize("name", ["log.parquet", "log.csv", "log.csv.gz"])
-def test_reads_in_time_order_with_ties_as_in_the_file(tmp_path, name):
-    log = read(write(tmp_path, name))
-    assert log.fields["user"].to_list() == ["b", "a", "b", "<missing>"]
-    assert log.fields["item"].to_list() == ["<missing>", "8", "7", "7"]
-    assert log.user.to_list() == ["b", "a", "b", "<missing>"]
-    assert log.dense.tolist() == [[3.0], [-2.0], [1.5], [0.0]]
-    assert log.dense.dtype == np.float32
-    assert log.label.tolist() == [1, 0, 1, 0]
-    assert log.time.tolist() == [1_700_000_000, 1_700_000_010, 1_700_000_030, 1_700_000_030]
-    assert log.name == "log"
-
-
-NOON = dt.datetime(2024, 5, 31, 12, 0, 1)
-SECONDS = int(NOON.replace(tzinfo=dt.UTC).timestamp())
-
-
-@pytest.mark.parametrize("name", ["log.parquet", "log.csv"])
 @pytest.mark.parametrize(
-    ("later", "earlier"),
-    [
-        (SECONDS, SECONDS - 1),
-        (SECONDS * 1000 + 2, SECONDS * 1000 + 1),
-        (float(SECONDS), SECONDS - 0.5),
-        (NOON, NOON - dt.timedelta(milliseconds=1)),
-        ("2024-05-31 12:00:01", "2024-05-31 12:00:00"),
-        ("2024-05-31T12:00:01Z", "2024-05-31T12:00:00Z"),
-        ("2024-05-31T14:00:01+02:00", "2024-05-31T14:00:00+02:00"),
-        (" 2024-05-31 12:00:01.500", "2024-05-31 12:00:01.250"),
-        (str(SECONDS), str(SECONDS - 1)),
-    ],
+    "name", ["log.parquet", "log.csv", "log.csv.gz", "my own log.arrow", "log.jsonl"]
 )
-def test_spellings_of_time(tmp_path, name, later, earlier):
-    log = read(write(tmp_path, name, when=[later, later, later, earlier]))
-    assert log.time.dtype == np.int64
-    assert log.time.tolist()[1:] == [SECONDS] * 3
-    assert log.time[0] in (SECONDS - 1, SECONDS)
-    assert log.fields["item"].to_list() == ["<missing>", "7", "8", "7"]
+def test_reads_in_time_order_with_ties_as_in_the_file(tmp_path, name):
+    stream = read(write(tmp_path, name))
+    assert texts(stream, "user") == ["b", "a", "b", "<missing>"]
+    assert texts(stream, "item") == ["<missing>", "8", "7", "7"]
+    _, dense, label, weight, user, time = columns(stream)
+    assert user[0] == user[2] and len(set(user.tolist())) == 3
+    price = np.array([3.0, -2.0, 1.5, 0.0])
+    np.testing.assert_allclose(dense[:, 0], (price - price.mean()) / price.std(), rtol=1e-6)
+    assert label.tolist() == [1, 0, 1, 0] and weight.tolist() == [1] * 4
+    assert time.tolist() == [1_700_000_000, 1_700_000_010, 1_700_000_030, 1_700_000_030]
+    assert stream.name == name.split(".")[0]
+
+
+def test_a_folder_is_one_log(tmp_path):
+    folder = tmp_path / "a log"
+    folder.mkdir()
+    write(folder, "2.csv")
+    write(folder, "1.parquet", item=[1, 2, 3, 4])
+    stream = read(folder)
+    assert texts(stream, "item") == ["4", "<missing>", "2", "8", "1", "3", "7", "7"]
+    assert stream.name == "a log"
+
+
+def test_all_that_the_config_can_say(tmp_path):
+    path = write(
+        tmp_path,
+        tags=[["x", "y"], [], ["y"], ["z"]],
+        page=["p", "q", "p", "r"],
+        weight=[1, 2, 3, 4],
+        level=[None, 1.0, 2.0, 3.0],
+        click=[1, 1, 0, 1],
+    )
+    stream = read(
+        path,
+        multi={"tags": 2},
+        hashed={"page": 1},
+        categorical=("user", "item", "page"),
+        derived=("hour", "count:item"),
+        dense=("price", "level"),
+        scale={"price": "none"},
+        missing={"level": 0.5},
+        weight="weight",
+        history="item",
+        history_length=2,
+    )
+    assert " ".join(stream.schema.fields) == "user item page tags hour count_item history"
+    assert stream.schema.pool == (0, 1, 2, 3, 3, 4, 5, 6, 6)
+    assert stream.schema.vocab == (0, 1, 2, 3, 3, 4, 5, 1, 1)
+    assert texts(stream, "tags") == [["z"], [], ["x", "y"], ["y"]]
+    assert texts(stream, "page") == ["#0"] * 4
+    assert texts(stream, "hour") == ["22"] * 4
+    assert texts(stream, "history") == [[], [], ["<missing>"], []]
+    assert texts(stream, "count_item") == ["0", "0", "0", "1"]
+    assert columns(stream)[1][:, 0].tolist() == [3.0, -2.0, 1.5, 0.0]
+    assert columns(stream)[3].tolist() == [4, 2, 1, 3]
 
 
 @pytest.mark.parametrize("name", ["log.parquet", "log.csv"])
-@pytest.mark.parametrize("day", [dt.date(2024, 5, 31), "2024-05-31"])
-def test_dates_are_midnight_utc(tmp_path, name, day):
-    log = read(write(tmp_path, name, when=[day] * 4))
-    assert set(log.time.tolist()) == {SECONDS - 12 * 3600 - 1}
+def test_a_bad_row_is_named_with_its_cure(tmp_path, name):
+    path = write(tmp_path, name, click=[1, 0, 2, None])
+    words = (str(path), ", row 3, column 'click'", "'2' is neither 0 nor 1", "data.threshold")
+    words += ("2 of 4 rows are rejected", "is neither 0 nor 1: 1", "the value is missing: 1")
+    refused(path, {"max_rejected": 0.4}, (*words, "data.max_rejected = 0.4", "rejected.csv"))
+    assert len(columns(read(path, max_rejected=0.5))[2]) == 2
 
 
-def test_zoned_datetime_is_utc(tmp_path):
-    when = pl.Series([NOON] * 4).dt.replace_time_zone("Asia/Tokyo")
-    assert set(read(write(tmp_path, when=when)).time.tolist()) == {SECONDS - 9 * 3600}
-
-
-def test_threshold_makes_labels_of_ratings(tmp_path):
-    path = write(tmp_path, "log.csv", click=["5", "3.5", " 4", "4.0"])
-    assert read(path, threshold=4.0).label.tolist() == [1, 0, 1, 1]
-
-
-def test_text_keeps_its_zeros_and_nan_is_missing(tmp_path):
-    path = write(tmp_path, "log.csv", item=["01", "1", "", "01"])
-    assert read(path).fields["item"].to_list() == ["01", "1", "01", "<missing>"]
-    path = write(tmp_path, item=[float("nan"), 2.5, None, 1.0])
-    assert read(path).fields["item"].to_list() == ["1.0", "2.5", "<missing>", "<missing>"]
-
-
-def test_without_dense_columns_and_with_trailing_blank_lines(tmp_path):
-    path = write(tmp_path, "log.csv")
-    path.write_text(path.read_text() + "\n\n")
-    assert read(path, dense=()).dense.shape == (4, 0)
-
-
-NAN, INF = float("nan"), float("inf")
-BAD_VALUES = [
-    ({"click": [1, 0, 2, 1]}, {}, (", row 3, column 'click'", "2", "neither 0 nor 1", "threshold")),
-    ({"click": [1, None, 0, 1]}, {}, (", row 2, column 'click'", "missing")),
-    ({"click": ["1", "no", "0", "1"]}, {}, (", row 2, column 'click'", "'no'")),
-    ({"click": ["5", "4", "?", "1"]}, {"threshold": 4.0}, (", row 3, column 'click'", "'?'")),
-    ({"click": [5.0, 4.0, NAN, 1.0]}, {"threshold": 4.0}, (", row 3, column 'click'", "rating")),
-    ({"when": [1, 2, None, 3]}, {}, (", row 3, column 'when'", "missing")),
-    ({"when": [1.0, NAN, 2.0, 3.0]}, {}, (", row 2, column 'when'", "no time")),
-    ({"when": ["1", "2", "soon", "3"]}, {}, (", row 3, column 'when'", "'soon'", "no time")),
-    ({"when": ["soon"] * 4}, {}, (", row 1, column 'when'", "'soon'", "ISO")),
-    ({"when": ["2024-05-31", "31/05/2024"] * 2}, {}, (", row 2, column 'when'", "ISO")),
-    ({"when": ["2024-05-31", "2024-02-30"] * 2}, {}, (", row 2, column 'when'", "ISO")),
-    ({"when": [1_700_000_000_000] * 3 + [1_700_000_000]}, {}, (", row 4, column 'when'", "mixes")),
-    ({"when": [1e300, 1.0, 2.0, 3.0]}, {}, (", row 1, column 'when'", "no time")),
-    ({"price": [1.0, 2.0, NAN, 3.0]}, {}, (", row 3, column 'price'", "finite")),
-    ({"price": [1.0, None, 2.0, 3.0]}, {}, (", row 2, column 'price'", "missing")),
-    ({"price": [1.0, 2.0, 3.0, -INF]}, {}, (", row 4, column 'price'", "finite")),
-    ({"price": [1e300, 2.0, 3.0, 4.0]}, {}, (", row 1, column 'price'", "float32")),
-    ({"price": ["1", "2", "-", "3"]}, {}, (", row 3, column 'price'", "'-'")),
-    ({"price": ["1", "2", "x\ny" * 99, "3"]}, {}, (", row 3, column 'price'", "...")),
-    ({}, {"label": "like"}, (": no column 'like'", "user, item, price, click, when")),
-    ({}, {"dense": ("cost",)}, (": no column 'cost'", "it has:")),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize("name", ["log.parquet", "log.csv"])
-@pytest.mark.parametrize(("columns", "config", "words"), BAD_VALUES)
-def test_bad_values_name_row_and_column(tmp_path, name, columns, config, words):
-    path = write(tmp_path, name, **columns)
-    refused(path, config, (str(path), *words))
-
-
-def refused(path, config, words):
+def refused(path, change, words):
     with pytest.raises(InputError) as caught:
-        read(path, **config)
+        read(path, **change)
     message = str(caught.value)
     assert "\n" not in message
     assert all(word in message for word in words), message
 
 
 @pytest.mark.parametrize(
-    ("config", "words"),
+    ("change", "words"),
     [
         ({"time": ""}, ("data.time is empty",)),
         ({"categorical": ()}, ("data.categorical is empty",)),
         ({"categorical": ("item", "click")}, ("data.label 'click'", "feature")),
         ({"dense": ("price", "price")}, ("'price'", "twice")),
-        ({"dense": ("tags",)}, ("column 'tags'", "not numbers")),
-        ({"categorical": ("tags",)}, ("column 'tags'", "not single values")),
-        ({"label": "tags"}, ("column 'tags'", "not numbers")),
-        ({"time": "tags"}, ("column 'tags'", "not numbers")),
+        ({"dense": ("price", "item")}, ("'item'", "twice")),
+        ({"dense": ("history",), "history": "item"}, ("'history'", "twice")),
+        ({"derived": ("hour", "hour")}, ("'hour'", "twice")),
+        ({"derived": ("minute",)}, ("data.derived 'minute'", "hour, weekday, day or count:")),
+        ({"derived": ("count:colour",)}, ("'count:colour'", "count one of user, item")),
+        ({"derived": ("hour", "count:hour")}, ("'count:hour'", "count one of user, item")),
+        ({"multi": {"item": 2}, "derived": ("count:item",)}, ("count one of user",)),
+        ({"multi": {"item": 1}}, ("data.multi of 'item' is 1", "2 or more")),
+        ({"hashed": {"item": -1}}, ("data.hashed of 'item' is -1",)),
+        ({"hashed": {"itme": 9}}, ("data.hashed names 'itme'", "item, user")),
+        ({"scale": {"cost": "log"}}, ("data.scale names 'cost'", "price")),
+        ({"scale": {"price": "cubic"}}, ("'price' is 'cubic'", "quantile")),
+        ({"missing": {"cost": 0.0}}, ("data.missing names 'cost'", "price")),
+        ({"missing": {"price": float("nan")}}, ("data.missing of 'price' is nan",)),
+        ({"history": "colour"}, ("data.history is 'colour'", "one of user, item")),
+        ({"history": "item", "history_length": 0}, ("data.history_length is 0",)),
+        ({"min_count": 0}, ("data.min_count is 0",)),
+        ({"max_rejected": 2.0}, ("data.max_rejected is 2.0",)),
+        ({"threshold": float("nan")}, ("data.threshold is nan",)),
+        ({"label": "like"}, ("log.csv: no column 'like'", "it has: user, item")),
     ],
 )
-def test_columns_that_cannot_serve(tmp_path, config, words):
-    refused(write(tmp_path, tags=[[1], [2], [3], [4]]), config, words)
+def test_names_and_numbers_that_cannot_be(tmp_path, change, words):
+    refused(write(tmp_path, "log.csv"), change, words)
 
 
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
-        ("log.csv", None, ("does not exist", "data.path")),
-        ("", None, ("is a folder", "data.path")),
+        ("log.csv", None, ("does not exist",)),
         ("log.csv", b"", ("empty",)),
         ("log.csv", b"\n\n", ("empty",)),
         ("log.csv", b"user,item,price,click,when\n", ("no rows",)),
-        ("log.csv", b"a,b\n1,2\n3,4,5\n", ("row 2 has 3 columns, not 2",)),
-        ("log.csv", b"a,b\n\xe9,2\n", ("UTF-8",)),
+        ("log.csv", b"user,item,price,click,when\n1,2\n", ("row 1: another number of columns",)),
+        ("log.csv", b"user,item,price,click,when\n\xe9,2,3,1,5\n", ("row 1: not UTF-8",)),
         ("log.csv.gz", b"not packed", ("cannot be read",)),
-        ("log.csv.gz", gzip.compress(b"a,b\n1,2\n", mtime=0)[:-9], ("cannot be read",)),
-        ("log.parquet", b"", ("empty",)),
-        ("log.parquet", b"PAR1 and no more", ("cannot be read as Parquet",)),
-        ("log.xlsx", b"x", ("unknown kind", ".parquet")),
+        ("log.parquet", b"PAR1 and no more", ("cannot be read",)),
+        ("log.jsonl", b"[1]\n{\n", ("row 1: not an object", "2 of 2 rows", "not JSON: 1")),
+        ("log.xlsx", b"x", ("ending", ".parquet")),
     ],
 )
 def test_files_that_cannot_serve(tmp_path, name, content, words):
@@ -196,6 +191,21 @@ def test_files_that_cannot_serve(tmp_path, name, content, words):
 
 
 def test_empty_path_and_parquet_without_rows(tmp_path):
-    refused("", {}, ("data.path is empty",))
+    with pytest.raises(InputError, match="data.path is empty"):
+        data.load_stream(config("", tmp_path))
     pl.DataFrame(GOOD).clear().write_parquet(tmp_path / "log.parquet")
-    refused(tmp_path / "log.parquet", {}, ("no rows",))
+    refused(tmp_path / "log.parquet", {}, ("no rows", str(tmp_path)))
+
+
+def test_where_logs_are_kept(tmp_path, monkeypatch):
+    monkeypatch.setenv("DIET_JAX_CACHE", str(tmp_path / "a"))
+    assert data.cache_folder("") == tmp_path / "a"
+    assert data.cache_folder("b").name == "b"
+    monkeypatch.delenv("DIET_JAX_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert data.cache_folder("") == tmp_path / "diet_jax"
+    one = config(write(tmp_path), tmp_path / "c")
+    folder = data.prepare_log(one)
+    one.outer.steps += 1  # not of the data
+    assert data.prepare_log(one) == folder and folder.parent == tmp_path / "c"
+    assert store.read(folder).name == "log"

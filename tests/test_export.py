@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from diet_jax.data.features import Scale
 from diet_jax.export import export_memory, load_memory_table
 from diet_jax.types import Memory, Schema, Stream
 
@@ -18,12 +19,13 @@ SOURCE = {"log": "a small log", "stages": 3, "licence": "For research use only."
 def stream(fields=("user", "item"), dense=("age",)):
     values = ("<unknown>", "<unknown>", "ann", "bob", "Amélie (2001)", "Heat")
     return Stream(
-        schema=Schema(fields, dense),
+        schema=Schema(fields, dense, (0, 1), (0, 1)),
         stages=(),
         values=values,
         row_field=np.array([0, 1, 0, 0, 1, 1], np.int32),
-        dense_stats=np.array([[30.0, 10.0]], np.float32)[: len(dense)],
+        scales=(Scale(False, 30.0, 10.0, ()),) * len(dense),
         name="test log",
+        licence="For research use only.",
     )
 
 
@@ -63,6 +65,26 @@ def test_a_memory_comes_back(tmp_path):
     assert columns["weight"] == pytest.approx([1.0, 2.0, np.exp(-1)])
     assert columns["born_stage"] == [1, 1, 3]
     assert columns["source_row"] == [7, 0, 2**40]
+
+
+def test_several_values_of_a_field_and_a_logarithm(tmp_path):
+    """A history of items is a field of its own whose values are the items'."""
+    several = stream(("user", "item", "history"), ("age", "price"))._replace(
+        schema=Schema(("user", "item", "history"), ("age", "price"), (0, 1, 2, 2), (0, 1, 1, 1)),
+        values=("<unknown>",) * 3 + ("ann", "Heat", "Alien"),
+        row_field=np.array([0, 1, 2, 0, 1, 1], np.int32),
+        scales=(Scale(False, 30.0, 10.0, ()), Scale(True, 1.0, 2.0, ())),
+    )
+    one = memory()._replace(
+        ids=np.array([[3, 4, -1, -1], [3, 5, -1, 4], [0, 1, 4, 1], [0] * 4], np.int32),
+        dense=np.array([[0, -0.5], [0, 0], [0, -1.0], [0, 0]], np.float32),
+    )
+    table = load_memory_table(export_memory(tmp_path, one, several, RECIPE, SOURCE))
+    assert table["history"].to_pylist() == [[], ["Heat"], ["Heat", "<unknown>"]]
+    assert table["history_id"].to_pylist() == [[], [4], [4, 1]]
+    assert table["item"].to_pylist() == ["Heat", "Alien", "<unknown>"]
+    np.testing.assert_allclose(table["price"].to_numpy(), [0, np.e - 1, 1 - np.e], atol=1e-6)
+    assert table["age"].to_pylist() == [30.0] * 3
 
 
 def test_labels_stay_inside_the_open_interval(tmp_path):

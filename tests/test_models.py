@@ -127,6 +127,31 @@ def test_a_log_without_dense_features_has_logits():
         assert z.shape == (B,) and np.isfinite(z).all()
 
 
+def test_a_field_of_several_values_is_their_mean():
+    pool = (0, 1, 1, 1, 2)
+    model = make_model("DCNv2", dim=2, hidden=(4, 3), pool=pool)
+    rng = np.random.default_rng(0)
+    params = init_params(model, jax.random.key(0), jnp.arange(V), len(pool), G)
+    params["table"] = jnp.asarray(rng.normal(size=(V, 2)), jnp.float32)
+    ids = np.array([[3, 5, 6, -1, 8], [3, -1, -1, -1, 8], [3, 5, 5, 7, -1]], np.int32)
+    dense = rng.normal(size=(3, G)).astype(np.float32)
+    table = np.asarray(params["table"], np.float64)
+    none = np.zeros(2)
+    emb = np.array(
+        [
+            [table[3], (table[5] + table[6]) / 2, table[8]],
+            [table[3], none, table[8]],
+            [table[3], (2 * table[5] + table[7]) / 3, none],
+        ]
+    )
+    net = jax.tree.map(lambda a: np.asarray(a, np.float64), params["net"])
+    z = logits(model, params, jnp.asarray(ids), jnp.asarray(dense))
+    np.testing.assert_allclose(z, dcn_v2(net, emb, dense.astype(np.float64)), rtol=1e-5, atol=1e-5)
+    # What is not there has no gradient: not even the last row, which -1 would index.
+    grads = jax.grad(lambda p: logits(model, p, jnp.asarray(ids), jnp.asarray(dense)).sum())(params)
+    assert set(np.flatnonzero(np.any(grads["table"] != 0, axis=1))) == {3, 5, 6, 7, 8}
+
+
 def test_an_unknown_architecture_is_refused_with_the_names_there_are():
     with pytest.raises(InputError, match="'BERT'.*LR, FM, MLP, DeepFM, DCNv2"):
         make_model("BERT", 2, (4,))

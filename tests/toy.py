@@ -42,18 +42,19 @@ def rows(rng: np.random.Generator, n: int) -> Rows:
     ids = np.stack([rng.integers(0, size, n) for size in FIELDS], axis=1)
     label = (ids[:, 1] % 2 == 0) ^ (rng.random(n) < 0.1)
     dense = rng.normal(size=(n, 1))
-    return Rows((ids + offset).astype(np.int32), dense.astype(np.float32), label.astype(np.float32))
+    ids, one = (ids + offset).astype(np.int32), np.ones(len(label), np.float32)
+    return Rows(ids, dense.astype(np.float32), label.astype(np.float32), one)
 
 
 def examples(rng: np.random.Generator, n: int) -> Examples:
     """Rows with soft targets and weights."""
-    ids, dense, _ = rows(rng, n)
+    ids, dense, *_ = rows(rng, n)
     target, weight = rng.uniform(0.1, 0.9, n), rng.uniform(0.5, 2.0, n)
     return Examples(ids, dense, target.astype(np.float32), weight.astype(np.float32))
 
 
 def slots(rng: np.random.Generator) -> Slots:
-    ids, dense, _ = rows(rng, SLOTS)
+    ids, dense, *_ = rows(rng, SLOTS)
     label_logit, log_weight = rng.normal(size=(2, SLOTS)).astype(np.float32)
     return Slots(ids, np.arange(SLOTS) < VALID, dense, label_logit, 0.5 * log_weight)
 
@@ -150,7 +151,7 @@ def stream(engine: Engine, stages: int, n_new: int = 8, n_steps: int = 6, seed: 
 
 def first_turn(engine: Engine) -> tuple[Scene, Slots]:
     """16 rows of stage 1 as the memory with which stage 2 begins."""
-    (ids, dense, _), source, logit = stage(1)
+    (ids, dense, *_), source, logit = stage(1)
     memory = mem.append(empty(), ids[:16], dense[:16], logit[:16], 0.2, 1, source[:16])
     scene = set_scene(engine, memory, memory, stage(2), share=0.3)
     return scene, to_slots(memory, scene.compact)
@@ -177,7 +178,7 @@ def log(seed: int = 0, stages: int = 4) -> dict[str, np.ndarray]:
     """Columns of a log in time order, for `config`."""
     rng = np.random.default_rng(seed)
     n = ROWS_A_STAGE * stages
-    ids, dense, label = rows(rng, n)
+    ids, dense, label, _ = rows(rng, n)
     user, item, place = ids.T
     time = 1_700_000_000 + 60 * np.arange(n)
     columns = {"user": user, "item": item, "place": place, "price": dense[:, 0]}

@@ -1,34 +1,84 @@
-"""Real logs in, encoded stages out: the only door between files and the rest of the project."""
+"""Logs in, prepared stages out: the only door between files and the rest of the project."""
 
-from typing import Any
+import os
+from pathlib import Path
 
-import ml_collections
+from diet_jax.data import simulator, source, store, table
+from diet_jax.data.adapters import (
+    amazon,
+    avazu,
+    criteo,
+    kuairand,
+    mind,
+    movielens,
+    sessions,
+    taobao,
+    yambda,
+)
+from diet_jax.data.prepare import Report, prepare
+from diet_jax.data.stages import Cuts
+from diet_jax.types import Config, InputError, Stream
 
-from diet_jax.data import movielens, stages, table
-from diet_jax.types import InputError, Stream
+PUBLISHED = {
+    "amazon": amazon.read,
+    "avazu": avazu.read,
+    "criteo": criteo.read,
+    "kuairand": kuairand.read,
+    "mind": mind.read,
+    "sessions": sessions.read,
+    "taobao": taobao.read,
+    "yambda": yambda.read,
+}
+OTHERS = {
+    "movielens": lambda d: movielens.read(d.name, d.path, d.threshold, d.tfds_dir),
+    "simulator": lambda d: simulator.source(simulator.World(**d.options)),
+    "table": table.read,
+}
 
 
-def load_stream(config: ml_collections.ConfigDict) -> Stream:
-    """Reads the log that `config.data` names and cuts it as `config.stages` says.
+def find(data: Config) -> source.Source:
+    """The log that the config's block `data` names. Raises InputError if there is none such."""
+    if data.source not in OTHERS | PUBLISHED:
+        names = ", ".join(sorted(OTHERS | PUBLISHED))
+        raise InputError(f"data.source is {data.source!r}; set it to one of {names}")
+    if data.source in PUBLISHED and not data.path:
+        raise InputError("data.path is empty; set --config.data.path to the unpacked download")
+    try:
+        if data.source in OTHERS:
+            return OTHERS[data.source](data)
+        return PUBLISHED[data.source](data.path, data.name, **data.options)
+    except TypeError as error:
+        raise InputError(
+            f"data.options does not fit data.source {data.source!r}: {error}"
+        ) from error
 
-    config: the whole configuration; only its parts `data` and `stages` are read.
-    Raises InputError, one line that names what, where and the cure, for any bad input.
+
+def prepare_log(config: Config, report: Report = Report()) -> Path:  # noqa: B008 (immutable)
+    """The folder of the prepared log, made now unless the cache holds it.
+
+    Only the blocks `data` and `stages` are read. Raises InputError, one line that names what, where
+    and the cure, for any bad input.
     """
-    data: Any = config.data  # typed as Any: its keys are checked when the config is locked
-    cuts: Any = config.stages
-    if data.source == "movielens":
-        log = movielens.read(data.name, data.path, data.threshold, data.tfds_dir)
-    elif data.source == "table":
-        log = table.read(
-            data.path,
-            label=data.label,
-            time=data.time,
-            user=data.user,
-            categorical=tuple(data.categorical),
-            dense=tuple(data.dense),
-            threshold=data.threshold,
-            name=data.name,
-        )
-    else:
-        raise InputError(f"data.source is {data.source!r}; set it to 'movielens' or 'table'")
-    return stages.build(log, cuts.count, tuple(cuts.fractions), data.min_count)
+    data, cuts = config.data, config.stages
+    about = {k: v for k, v in data.to_dict().items() if k not in ("path", "tfds_dir", "cache")}
+    return prepare(
+        find(data),
+        Cuts(cuts.count, tuple(cuts.fractions), cuts.interval),
+        data.min_count,
+        data.max_rejected,
+        cache_folder(data.cache),
+        about,
+        report,
+    )
+
+
+def cache_folder(given: str) -> Path:
+    """Where prepared logs are kept: the config's, else $DIET_JAX_CACHE, else the user's cache."""
+    if given or "DIET_JAX_CACHE" in os.environ:
+        return Path(given or os.environ["DIET_JAX_CACHE"])
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "diet_jax"
+
+
+def load_stream(config: Config, report: Report = Report()) -> Stream:  # noqa: B008 (immutable)
+    """Prepares the log if need be and opens it."""
+    return store.read(prepare_log(config, report))

@@ -1,66 +1,55 @@
-"""Cuts a log into stages so that no stage can know anything of a later one."""
+"""Where a log is cut into stages."""
 
+import bisect
 import math
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
-from diet_jax.data.encode import as_known, encode, number
-from diet_jax.data.log import Log, instant
-from diet_jax.types import InputError, Rows, Schema, Stage, Stream
+from diet_jax.types import InputError
 
-__all__ = ["as_known", "build", "cut", "standardize"]
-
-
-def build(log: Log, count: int, fractions: tuple[float, ...], min_count: int) -> Stream:
-    """Cuts, encodes and standardizes a log in time order.
-
-    count: stages of equal counts, unless `fractions` gives their shares. min_count: see `encode`.
-    Raises InputError if the log cannot be cut so, or a stage has one class only.
-    """
-    if min_count < 1:
-        raise InputError(f"data.min_count is {min_count}; set it to 1 or more")
-    borders = cut(log.time, count, fractions, log.where)
-    n_stages = len(borders) - 1
-    _check_classes(log, borders)
-    stage = np.repeat(np.arange(n_stages), np.diff(borders))
-    encoded = encode(log.fields, stage, n_stages, min_count)
-    dense, stats = standardize(log.dense, int(borders[1]))
-    user, _ = number(log.user)
-    source = np.arange(len(log.time), dtype=np.int64)
-
-    pieces = []
-    for s in range(n_stages):
-        piece = slice(int(borders[s]), int(borders[s + 1]))
-        rows = Rows(encoded.ids[piece], dense[piece], log.label[piece])
-        size = encoded.vocab_sizes[s]
-        pieces.append(
-            Stage(rows, user[piece].astype(np.int32), log.time[piece], source[piece], size)
-        )
-    return Stream(
-        schema=Schema(tuple(log.fields.columns), log.dense_names),
-        stages=tuple(pieces),
-        values=encoded.values,
-        row_field=encoded.row_field,
-        dense_stats=stats,
-        name=log.name,
-    )
+_SECOND = 1_000_000
+INTERVALS = {"hour": 3600 * _SECOND, "day": 86_400 * _SECOND, "week": 7 * 86_400 * _SECOND}
+_MONDAY = 4 * 86_400 * _SECOND  # the first Monday after 1970-01-01, which was a Thursday
 
 
-def cut(time: np.ndarray, count: int, fractions: tuple[float, ...], where: str) -> np.ndarray:
-    """Row borders int64 [stages + 1] from 0 to n: stage s is rows borders[s] .. borders[s + 1] - 1.
+class Cuts(NamedTuple):
+    """How a log is cut: by `interval` (hour, day or week, UTC) if given, else by the shares
+    `fractions` if given, else into `count` stages of equal counts."""
 
-    time: int64 [n], ascending. Rows of one time stay together, in the earlier stage.
-    Raises InputError for bad shares, fewer rows than stages and stages left empty.
-    """
-    n = len(time)
-    stages = len(fractions) or count
-    if stages < 1:
-        raise InputError(f"stages.count is {count}; set it to 1 or more")
-    if fractions and (min(fractions) <= 0 or not math.isclose(sum(fractions), 1, abs_tol=1e-6)):
+    count: int
+    fractions: tuple[float, ...] = ()
+    interval: str = ""
+
+
+def check(cuts: Cuts) -> None:
+    """Raises InputError for cuts that no log can be given."""
+    fractions = cuts.fractions
+    if cuts.interval and cuts.interval not in INTERVALS:
+        known = ", ".join(INTERVALS)
+        raise InputError(f"stages.interval is {cuts.interval!r}; set it to {known} or ''")
+    if not fractions and cuts.count < 1:
+        raise InputError(f"stages.count is {cuts.count}; set it to 1 or more")
+    if fractions and not (min(fractions) > 0 and math.isclose(sum(fractions), 1, abs_tol=1e-6)):
         raise InputError(
             f"stages.fractions {fractions} sums to {sum(fractions):g}; give positive shares that "
             "sum to 1"
         )
+
+
+def cut(time: Sequence[int] | np.ndarray, cuts: Cuts, where: str) -> np.ndarray:
+    """Row borders int64 [stages + 1] from 0 to n: stage s is rows borders[s] .. borders[s + 1] - 1.
+
+    time: microseconds since 1970, ascending; any sequence, of which only a few are looked at.
+    Rows of one time stay together, in the earlier stage. Raises InputError as `check` does, for
+    fewer rows than stages, and for stages left empty.
+    """
+    check(cuts)
+    if cuts.interval:
+        return by_interval(time, cuts.interval)
+    n, fractions = len(time), cuts.fractions
+    stages = len(fractions) or cuts.count
     if n < stages:
         raise InputError(
             f"{where}: {n} rows are too few for {stages} stages; set --config.stages.count lower"
@@ -71,8 +60,8 @@ def cut(time: np.ndarray, count: int, fractions: tuple[float, ...], where: str) 
     else:
         ends = np.arange(1, stages + 1, dtype=np.int64) * n // stages
     # A border inside a tie moves behind the tie. A border at 0 is an empty stage, refused below.
-    ends = np.where(ends > 0, np.searchsorted(time, time[ends - 1], side="right"), 0)
-    borders = np.concatenate([[0], ends])
+    ends = [bisect.bisect_right(time, time[end - 1]) if end > 0 else 0 for end in map(int, ends)]
+    borders = np.array([0, *ends])
     empty = np.flatnonzero(np.diff(borders) == 0)
     if len(empty):
         s = int(empty[0])
@@ -84,27 +73,27 @@ def cut(time: np.ndarray, count: int, fractions: tuple[float, ...], where: str) 
     return borders
 
 
-def _check_classes(log: Log, borders: np.ndarray) -> None:
-    stages = len(borders) - 1
-    for s in range(stages):
-        first, last = int(borders[s]), int(borders[s + 1]) - 1
-        label = log.label[first : last + 1]
-        if label.min() == label.max():
-            raise InputError(
-                f"{log.where}: stage {s + 1} of {stages} ({instant(log.time[first])} to "
-                f"{instant(log.time[last])} UTC, {len(label)} rows) has only label {label[0]:g}; "
-                "ask for fewer stages, or check the label column and data.threshold"
-            )
+def by_interval(time: Sequence[int] | np.ndarray, interval: str) -> np.ndarray:
+    """Borders where an hour, day or week (from Monday) begins; those without rows are no stage."""
+    size, borders = INTERVALS[interval], [0]
+    while borders[-1] < len(time):
+        begun = (int(time[borders[-1]]) - _MONDAY) // size
+        borders.append(bisect.bisect_left(time, (begun + 1) * size + _MONDAY, borders[-1]))
+    return np.array(borders)
 
 
-def standardize(dense: np.ndarray, n_first: int) -> tuple[np.ndarray, np.ndarray]:
-    """Scales by the mean and standard deviation of the first `n_first` rows, the first stage.
+def check_class(label_sum: float, time: np.ndarray, borders, s: int, where: str) -> None:
+    """Raises InputError if all rows of stage `s` (0-based) have one label; label_sum: their sum."""
+    first, last = int(borders[s]), int(borders[s + 1]) - 1
+    n = last - first + 1
+    if label_sum in (0, n):
+        raise InputError(
+            f"{where}: stage {s + 1} of {len(borders) - 1} ({instant(time[first])} to "
+            f"{instant(time[last])} UTC, {n} rows) has only label {label_sum / n:g}; "
+            "ask for fewer stages, or check the label column and data.threshold"
+        )
 
-    dense: float32 [n, G]. Returns float32 [n, G] and the statistics, float32 [G, 2]. A feature that
-    is constant there has the standard deviation 1, so that it passes on unscaled.
-    """
-    first = dense[:n_first].astype(np.float64)
-    mean = first.mean(axis=0)
-    spread = np.where(first.min(axis=0) < first.max(axis=0), first.std(axis=0), 1.0)
-    stats = np.stack([mean, spread], axis=1).astype(np.float32)
-    return ((dense - mean) / spread).astype(np.float32), stats
+
+def instant(micros: int) -> str:
+    """The UTC time in words, for any int64: '2001-09-09 01:46:40'."""
+    return str(np.datetime64(int(micros) // _SECOND, "s")).replace("T", " ")

@@ -1,84 +1,59 @@
-"""Reads a user's own log, so that bringing one takes column names and nothing else."""
+"""A user's own log, so that bringing one takes column names and nothing else."""
 
 from pathlib import Path
 
-import numpy as np
-import polars as pl
-
-from diet_jax.data import columns
-from diet_jax.data.log import Log
-from diet_jax.types import InputError
+from diet_jax.data import readers
+from diet_jax.data.source import Dense, Field, History, Roles, Source
+from diet_jax.types import Config, InputError
 
 
-def read(
-    path: str,
-    *,
-    label: str,
-    time: str,
-    user: str,
-    categorical: tuple[str, ...],
-    dense: tuple[str, ...],
-    threshold: float,
-    name: str,
-) -> Log:
-    """Reads .parquet, .csv or .csv.gz; rows of one time keep the order of the file.
+def read(data: Config) -> Source:
+    """The table, or the folder of tables, at `data.path`, with roles as the block `data` says.
 
-    threshold: a rating at or above it is a positive; below 0: `label` is 0/1 already.
-    Raises InputError for a file, column or value that cannot be used.
+    Raises InputError for names that cannot be, or a path that is no table.
     """
-    _check_names(label, time, user, categorical, dense)
-    frame = _read_file(path)
-    cure = "set data.label, time, user, categorical and dense to its columns"
-    columns.require_columns(frame, (label, time, user, *categorical, *dense), path, cure)
+    if not data.path:
+        raise InputError(
+            "data.path is empty; set --config.data.path to a Parquet, Arrow, CSV or JSONL file, "
+            "or to a folder of them"
+        )
+    name = data.name or Path(data.path).absolute().name.split(".")[0]
+    return Source(name, readers.table_parts(data.path), roles_of(data))
 
-    moment = columns.moment(frame[time], path).to_numpy()
-    order = np.argsort(moment, kind="stable")
-    numbers = [columns.dense(frame[column], path) for column in dense]
-    empty = np.zeros((len(frame), 0), np.float32)
-    return Log(
-        fields=pl.DataFrame([columns.category(frame[c], path) for c in categorical])[order],
-        dense=(np.stack(numbers, axis=1) if dense else empty)[order],
-        dense_names=dense,
-        label=columns.label(frame[label], threshold, path)[order],
-        user=columns.category(frame[user], path)[order],
-        time=moment[order] // 1_000_000,
-        name=name or Path(path).name.split(".")[0],
-        where=path,
+
+def roles_of(data: Config) -> Roles:
+    """Raises InputError if a property is given of a column that is no feature of that kind."""
+    categorical = {*data.categorical, *data.multi}
+    for key, given, known in (
+        ("hashed", data.hashed, categorical),
+        ("scale", data.scale, {*data.dense, "default"}),
+        ("missing", data.missing, data.dense),
+    ):
+        if unknown := sorted(set(given) - set(known)):
+            raise InputError(
+                f"data.{key} names {unknown[0]!r}, which is no such feature; name one of "
+                f"{', '.join(sorted(known)) or 'data.dense'}"
+            )
+    for name, width in data.multi.items():
+        if width < 2:
+            raise InputError(f"data.multi of {name!r} is {width}; set it to 2 or more values")
+    default = data.scale.get("default", "standard")
+    fields = [
+        Field(name, data.multi.get(name, 1), data.separator, data.hashed.get(name, 0))
+        for name in (*data.categorical, *(n for n in data.multi if n not in data.categorical))
+    ]
+    derived = [Field(name.replace(":", "_"), derived=name) for name in data.derived]
+    dense = [
+        Dense(name, data.scale.get(name, default), data.missing.get(name)) for name in data.dense
+    ]
+    history = History(data.history, data.history_length) if data.history else None
+    return Roles(
+        data.label,
+        data.time,
+        data.user,
+        (*fields, *derived),
+        tuple(dense),
+        data.threshold,
+        data.weight,
+        history,
     )
-
-
-def _check_names(label, time, user, categorical, dense) -> None:
-    for key, column in (("label", label), ("time", time), ("user", user)):
-        if not column:
-            raise InputError(f"data.{key} is empty; name the column with --config.data.{key}")
-    if not categorical:
-        raise InputError("data.categorical is empty; name at least one categorical column")
-    features = (*categorical, *dense)
-    for column in features:
-        if column == label:
-            raise InputError(f"data.label {label!r} is also a feature; take it out of the features")
-        if features.count(column) > 1:
-            raise InputError(f"column {column!r} is named twice as a feature; name it once")
-
-
-def _read_file(path: str) -> pl.DataFrame:
-    file = Path(path)
-    if not path:
-        raise InputError("data.path is empty; set --config.data.path to a Parquet or CSV file")
-    if not file.is_file():
-        found = "is a folder" if file.is_dir() else "does not exist"
-        raise InputError(f"{path}: {found}; set --config.data.path to a Parquet or CSV file")
-    if file.stat().st_size == 0:
-        raise InputError(f"{path}: the file is empty; give a file with at least one row")
-    if file.name.endswith((".csv", ".csv.gz")):
-        return columns.read_csv(columns.read_bytes(file), path)
-    if file.suffix not in (".parquet", ".pq"):
-        raise InputError(f"{path}: unknown kind of file; give .parquet, .csv or .csv.gz")
-    try:
-        frame = pl.read_parquet(file)
-    except (pl.exceptions.PolarsError, OSError) as error:
-        why = columns.one_line(error)
-        raise InputError(f"{path}: cannot be read as Parquet ({why}); write it anew") from error
-    if frame.is_empty():
-        raise InputError(f"{path}: the file has no rows; give a file with at least one row")
-    return frame

@@ -17,6 +17,8 @@ class Model(NamedTuple):
     apply(net, emb [B, F, D], dense [B, G]) -> logit [B].
     width: D, the columns of a table row. linear: column 0 is a first-order weight, starting at 0.
     init_scale: standard deviation of the other columns at the start.
+    pool: for each id column the field that it is pooled into (`types.Schema`); () if every column
+    is a field of its own.
     """
 
     name: str
@@ -25,6 +27,7 @@ class Model(NamedTuple):
     width: int
     linear: bool
     init_scale: float = 0.01
+    pool: tuple[int, ...] = ()
 
 
 class Tower(nn.Module):
@@ -51,15 +54,32 @@ def init_table(model: Model, key: Array, rows: Array) -> Array:
 
 
 def init_params(model: Model, key: Array, rows: Array, n_fields: int, n_dense: int) -> Params:
-    """Fresh parameters {"table": [U, D], "net": ...} for the table rows `rows` (int32 [U])."""
+    """Fresh parameters {"table": [U, D], "net": ...} for the table rows `rows` (int32 [U]).
+
+    n_fields: F, unless the model's `pool` says it.
+    """
     key_table, key_net = jax.random.split(key)
-    emb = jnp.zeros((1, n_fields, model.width))
+    emb = jnp.zeros((1, max(model.pool) + 1 if model.pool else n_fields, model.width))
     return {
         "table": init_table(model, key_table, rows),
         "net": model.init(key_net, emb, jnp.zeros((1, n_dense))),
     }
 
 
+def look_up(model: Model, table: Array, ids: Array) -> Array:
+    """Embeddings [B, F, D] of ids int32 [B, K]: the mean of the values that a field has.
+
+    A negative id is no value; a field without any is zero.
+    """
+    if not model.pool:
+        return table[ids]
+    here = ids >= 0
+    found = jnp.where(here[..., None], table[jnp.maximum(ids, 0)], 0)
+    field = jax.nn.one_hot(jnp.array(model.pool), max(model.pool) + 1, dtype=table.dtype)
+    total = jnp.einsum("bkd,kf->bfd", found, field)
+    return total / jnp.maximum(here @ field, 1)[..., None]
+
+
 def logits(model: Model, params: Params, ids: Array, dense: Array) -> Array:
-    """Logits [B] for ids int32 [B, F] that index params["table"], and dense [B, G]."""
-    return model.apply(params["net"], params["table"][ids], dense)
+    """Logits [B] for ids int32 [B, K] that index params["table"], and dense [B, G]."""
+    return model.apply(params["net"], look_up(model, params["table"], ids), dense)

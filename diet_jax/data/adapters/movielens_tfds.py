@@ -1,19 +1,25 @@
 """Reads the MovieLens that tensorflow-datasets prepared, without TensorFlow."""
 
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import polars as pl
 
-from diet_jax.data import columns, movielens_files
+from diet_jax.data import columns
+from diet_jax.data.adapters.movielens_files import describe_movies, describe_users, title_year
+from diet_jax.data.source import Block, Part
 from diet_jax.types import InputError
 
+_BLOCK = 1 << 16  # records
 
-def read(name: str, data_dir: str) -> tuple[pl.DataFrame, str]:
-    """Reads movielens/`name`-ratings from array_record files below `data_dir` ('': the default).
 
-    Returns what `movielens_files.read` does, rows in the order of the prepared files, which is
-    shuffled: rows of one second come in another order than from GroupLens' files.
-    Raises InputError that says how to prepare the data if it is not there.
+def read(name: str, data_dir: str) -> Part:
+    """The ratings movielens/`name`-ratings in array_record files below `data_dir` ('': tfds' own).
+
+    Columns as `movielens_files.read` gives them, with numbers as rating and timestamp; rows in the
+    order of the prepared files, which is shuffled: rows of one second come in another order than
+    from GroupLens' files. Raises InputError that says how to prepare the data if it is not there.
     """
     import tensorflow_datasets as tfds
     from tensorflow_datasets.core import constants, read_only_builder, registered
@@ -38,16 +44,23 @@ def read(name: str, data_dir: str) -> tuple[pl.DataFrame, str]:
             f"{dataset} is prepared, but not as array_record ({why}); {cure}"
         ) from error
     genres = builder.info.features["movie_genres"].feature.names
-    return _to_frame(source, genres), str(builder.data_dir)
+    where = str(builder.data_dir)
+
+    def blocks() -> Iterator[Block]:
+        for start in range(0, max(len(source), 1), _BLOCK):
+            numbers = range(start, min(start + _BLOCK, len(source)))
+            frame = _to_frame(source.__getitems__(numbers), genres)
+            yield Block(frame, pl.Series(numbers, dtype=pl.Int64) + 1)
+
+    return Part(where, tuple(sorted(map(str, Path(where).iterdir()))), blocks)
 
 
-def _to_frame(source, genre_names: list[str]) -> pl.DataFrame:
+def _to_frame(records: list[bytes], genre_names: list[str]) -> pl.DataFrame:
     from tensorflow_datasets.proto import tf_example_pb2
 
     parse = tf_example_pb2.Example.FromString  # pyright: ignore[reportAttributeAccessIssue]
 
     # Straight to the protocol buffers: decoding each record by its features is much slower.
-    records = source.__getitems__(range(len(source)))
     rows = [parse(record).features.feature for record in records]
 
     def text(key):
@@ -59,7 +72,6 @@ def _to_frame(source, genre_names: list[str]) -> pl.DataFrame:
     def ints(key):
         return [row[key].int64_list.value[0] for row in rows]
 
-    age = "raw_user_age" if rows and "raw_user_age" in rows[0] else "bucketized_user_age"
     genres = ["|".join(genre_names[g] for g in r["movie_genres"].int64_list.value) for r in rows]
     frame = pl.DataFrame(
         {
@@ -69,10 +81,16 @@ def _to_frame(source, genre_names: list[str]) -> pl.DataFrame:
             "timestamp": ints("timestamp"),
             "title": text("movie_title"),
             "genres": genres,
-            "age": floats(age),
-            "gender": ["M" if male else "F" for male in ints("user_gender")],
-            "occupation": text("user_occupation_text"),
-            "zip": text("user_zip_code"),
         }
     )
-    return frame.with_columns(year=pl.col("title").str.extract(movielens_files.TITLE_YEAR))
+    frame = describe_movies(frame.with_columns(year=title_year()))
+    if not rows or "user_gender" not in rows[0]:
+        return frame
+    age = "raw_user_age" if "raw_user_age" in rows[0] else "bucketized_user_age"
+    users = {
+        "age": floats(age),
+        "gender": ["M" if male else "F" for male in ints("user_gender")],
+        "occupation": text("user_occupation_text"),
+        "zip": text("user_zip_code"),
+    }
+    return describe_users(frame.with_columns(**{k: pl.Series(v) for k, v in users.items()}))

@@ -1,0 +1,53 @@
+"""What the commands share: the config flag, how the command line is read, and one-line errors."""
+
+import sys
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+from absl import flags, logging
+from ml_collections import config_flags
+
+from diet_jax.types import InputError
+
+BAD_INPUT = 2  # exit status
+
+CONFIG = config_flags.DEFINE_config_file(
+    "config",
+    None,
+    "The config file, for example configs/quickstart.py.",
+    lock_config=True,
+)
+
+
+def fail(message: str) -> NoReturn:
+    """End the program for bad input: one line on stderr, no traceback."""
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(BAD_INPUT)
+
+
+def parse(argv: list[str]) -> list[str]:
+    """Parse the flags; a flag or a config that cannot be read ends the program."""
+    try:
+        rest = flags.FLAGS(argv)
+        if CONFIG.value is not None:
+            CONFIG.value.lock()  # a config file that could not be loaded says so at its first use
+    except (AttributeError, KeyError) as error:
+        # ml_collections passes on the repr of a two-line message: "'stepss'\\nDid you mean ..."
+        text = str(error.args[0]).encode().decode("unicode_escape").replace("'", "")
+        fail(f"unknown config key: {'. '.join(text.splitlines())} (see configs/default.py)")
+    except OSError as error:
+        fail(f"config file cannot be read: {str(error).splitlines()[-1]}")
+    except (flags.Error, TypeError, ValueError) as error:
+        fail(str(error))
+    if len(rest) > 1:
+        fail(f"unexpected argument {rest[1]!r}; options read --name=value")
+    return rest
+
+
+def told(action: Callable[[], Any]) -> Any:
+    """What `action` returns; bad input ends the program with its one line."""
+    logging.set_verbosity(logging.WARNING)  # libraries narrate every checkpoint at INFO
+    try:
+        return action()
+    except InputError as error:
+        fail(str(error))

@@ -1,0 +1,1 @@
+"""Knows the published layouts of public logs: one small reader for each family."""

@@ -1,0 +1,61 @@
+"""Finds the files of a published log, and reads the small tables that describe its items whole."""
+
+import os
+from pathlib import Path
+
+import polars as pl
+
+from diet_jax.data.source import Part
+from diet_jax.types import InputError
+
+
+def find(path: str, patterns: tuple[str, ...], cure: str) -> tuple[Path, ...]:
+    """`path` itself if it is a file, or the files of that folder that match, sorted by name.
+
+    Raises InputError if there is none, or if the folder cannot be looked into.
+    """
+    root = Path(path)
+    try:
+        if path and root.is_file():
+            return (root,)
+        if not path or not os.path.lexists(root):
+            raise InputError(f"{path or 'data.path'}: does not exist; {cure}")
+        os.listdir(root)  # a pattern would find nothing where it may not look
+        found = {file for pattern in patterns for file in root.glob(pattern) if file.is_file()}
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); {cure}") from error
+    if not found:
+        raise InputError(f"{path}: has no {' or '.join(patterns)}; {cure}")
+    return tuple(sorted(found))
+
+
+def beside(file: Path, name: str, cure: str) -> Path:
+    """The file `name` in the same folder; raises InputError if there is none."""
+    if not file.with_name(name).is_file():
+        raise InputError(f"{file.parent}: has no {name}; {cure}")
+    return file.with_name(name)
+
+
+def whole(part: Part, cure: str, kinds: dict[str, pl.DataType] | None = None) -> pl.DataFrame:
+    """All rows of a side table; raises InputError for a row that cannot be split into cells.
+
+    kinds: if given, only these columns, of these types; null where a cell does not fit its type.
+    """
+    frames = []
+    for block in part.blocks():
+        for bad in block.rejects:
+            raise InputError(f"{bad.where}, row {bad.row}: {bad.reason} ({bad.value!r}); {cure}")
+        frame = block.frame
+        if kinds:
+            require(frame, tuple(kinds), part.where, cure)
+            frame = frame.select(pl.col(c).cast(kind, strict=False) for c, kind in kinds.items())
+        frames.append(frame)
+    return pl.concat(frames)
+
+
+def require(frame: pl.DataFrame, columns: tuple[str, ...], where: str, cure: str) -> None:
+    """Raises InputError for the first of `columns` that is not there."""
+    for column in columns:
+        if column not in frame.columns:
+            have = ", ".join(frame.columns)[:400]
+            raise InputError(f"{where}: no column {column!r}; it has: {have}; {cure}")

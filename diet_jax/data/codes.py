@@ -1,0 +1,78 @@
+"""Numbers the values of a column as a log is read, in memory proportional to distinct values."""
+
+import uuid
+import zlib
+
+import numpy as np
+import polars as pl
+
+# Whole numbers below this are looked up in an array, at 4 bytes each; others as text.
+_DIRECT = 1 << 22
+
+
+class Codes:
+    """The codes of one column: value -> 0, 1, 2 .. in the order of arrival, never renumbered.
+
+    A value is its text, so 7 and "7" are one value. With `hashed` > 0 the values are "#0" ..
+    "#(hashed - 1)", the hash (CRC-32) of the text modulo `hashed`.
+    """
+
+    def __init__(self, hashed: int = 0):
+        self.hashed = hashed
+        self.dtype = pl.Categorical(pl.Categories(uuid.uuid4().hex))
+        # Polars forgets the categories when the last column that uses them is gone.
+        self._keep = pl.Series([], dtype=self.dtype)
+        self._size = 0
+        self._direct = np.zeros(0, np.int32)
+
+    def __len__(self) -> int:
+        return self._size
+
+    def encode(self, column: pl.Series) -> np.ndarray:
+        """int32 [n] for text or whole numbers without nulls; new values get the next codes."""
+        if self.hashed:
+            column = _bucket(column, self.hashed)
+        if column.dtype.is_integer():
+            numbers = column.to_numpy()
+            if len(numbers) and numbers.min() >= 0 and numbers.max() < _DIRECT:
+                return self._encode_small(numbers, int(numbers.max()))
+        return self._encode_text(column.cast(pl.String))
+
+    def _encode_text(self, column: pl.Series) -> np.ndarray:
+        coded = column.cast(self.dtype)
+        self._keep = coded.head(1) if len(coded) else self._keep
+        codes = coded.to_physical().to_numpy().astype(np.int32)
+        self._size = max(self._size, int(codes.max(initial=-1)) + 1)
+        return codes
+
+    def _encode_small(self, numbers: np.ndarray, high: int) -> np.ndarray:
+        if high >= len(self._direct):
+            size = min(_DIRECT, max(1024, 2 * (high + 1)))
+            grown = np.full(size, -1, np.int32)
+            grown[: len(self._direct)] = self._direct
+            self._direct = grown
+        codes = self._direct[numbers]
+        if (codes < 0).any():
+            new, at = np.unique(numbers[codes < 0], return_index=True)
+            new = new[np.argsort(at)]
+            self._direct[new] = self._encode_text(pl.Series(new).cast(pl.String))
+            codes = self._direct[numbers]
+        return codes
+
+    def restore(self, values: pl.Series) -> None:
+        """Takes `values` (String, distinct, new) in as the next codes, as `values()` gave them."""
+        self._encode_text(values)
+
+    def values(self, start: int = 0) -> pl.Series:
+        """String: the values of the codes from `start` on."""
+        codes = pl.Series(np.arange(start, self._size, dtype=np.uint32))
+        return codes.cat.to(self.dtype).cast(pl.String)
+
+
+def _bucket(column: pl.Series, size: int) -> pl.Series:
+    """Text "#k", k the hash of each value modulo `size`."""
+    seen = Codes()
+    codes = seen.encode(column)
+    # Polars' own hash may change with its version; a stored memory must not.
+    buckets = [f"#{zlib.crc32(value.encode()) % size}" for value in seen.values()]
+    return pl.Series(buckets, dtype=pl.String).gather(codes)

@@ -1,0 +1,260 @@
+"""Reads log files of every format in blocks, and gives each row that it cannot split a reason.
+
+Every row has a number, counted from 1 without the header: rejected rows, and blank lines too, which
+are skipped. What is wrong with a file as a whole is one InputError that names it. A file without
+rows gives one empty block, so that its columns are known.
+"""
+
+import gzip
+import mmap
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from itertools import chain
+from pathlib import Path
+from typing import IO, Any, cast
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from diet_jax.data import text
+from diet_jax.data.clean import one_line
+from diet_jax.data.source import Block, Part
+from diet_jax.types import InputError
+
+_UNIT = "\x1f"  # stands for a separator that is longer than the one byte that parsers know
+_STREAM_END = b"\xff\xff\xff\xff\0\0\0\0"
+_TROUBLES = (
+    OSError,
+    EOFError,
+    ValueError,
+    RuntimeError,  # of zipfile: a password, and (NotImplementedError) other compressions
+    MemoryError,  # a damaged length asks for more than there is
+    KeyError,  # of zipfile: no such member
+    zlib.error,
+    zipfile.BadZipFile,
+    pa.ArrowException,
+    pl.exceptions.PolarsError,
+    pl.exceptions.PanicException,
+)
+
+
+def delimited(
+    path: str | Path,
+    separator: str = ",",
+    header: tuple[str, ...] = (),
+    quote: str = '"',
+    encoding: str = "utf8",
+    member: str = "",
+) -> Part:
+    """Delimited text, gzipped if its name ends in .gz: columns as String, an empty cell as null.
+
+    header: the column names of a file that has none. quote: "" if the file knows no quotes, as one
+    with a separator longer than one byte never does. encoding: utf8 or latin1. member: the name of
+    the file inside the zip archive `path`. Lines end with LF, CRLF or CR, and a quoted cell may
+    hold such ends. Rejected: rows with another number of columns, not in UTF-8, or with a quote
+    that is not closed (reading then goes on with the next line). Raises InputError if the file
+    cannot be read, is empty, or has a header with an unnamed column or one name twice.
+    """
+    known = len(separator.encode()) == 1
+    form = text.Form(tuple(header), separator if known else _UNIT, quote if known else "", "")
+
+    def blocks(chunks: Iterator[bytes], where: str) -> Iterator[Block]:
+        if encoding == "latin1":
+            chunks = (chunk.decode("latin1").encode() for chunk in chunks)
+        if not known:
+            chunks = (chunk.replace(separator.encode(), _UNIT.encode()) for chunk in chunks)
+        names = form.names
+        if not names:
+            filled = filter(None, (chunk.lstrip(b"\n") for chunk in chunks))
+            line, _, first = next(filled).partition(b"\n")
+            names = text.header(line, form._replace(where=where))
+            chunks = chain([first], chunks)
+        return text.blocks(chunks, partial(text.split, form._replace(names=names, where=where)))
+
+    return _text_part(path, member, blocks)
+
+
+def jsonl(path: str | Path, columns: tuple[str, ...] = (), member: str = "") -> Part:
+    """One JSON object a line, gzipped if its name ends in .gz: scalars typed, lists of them List.
+
+    columns: the keys to keep, () for all. A key that a row lacks is null. A column has one type in
+    a block, but its type may differ between blocks: where a block's rows do not agree it is String,
+    with numbers in their plain text form. Nested objects and lists are left out (null if named in
+    `columns`). Rejected: lines that are not JSON, or not an object.
+    Raises InputError if the file cannot be read or is empty.
+    """
+
+    def blocks(chunks: Iterator[bytes], where: str) -> Iterator[Block]:
+        names = dict.fromkeys(columns)
+        for block in text.blocks(chunks, partial(text.objects, where, columns)):
+            if not columns:
+                names |= dict.fromkeys(block.frame.columns)
+            yield block._replace(frame=text.filled(block.frame, names, len(block.rows)))
+
+    return _text_part(path, member, blocks)
+
+
+def parquet(path: str | Path, columns: tuple[str, ...] = ()) -> Part:
+    """A Parquet file: types as they are, but dictionary (categorical) columns as String.
+
+    columns: those to read, () for all. Raises InputError if it cannot be read or lacks a column.
+    """
+    where = str(path)
+
+    def tables(head: bytes) -> Iterator[pa.Table | pa.RecordBatch]:
+        # Buffered reads of each column: memory does not grow with the size of row groups.
+        with pa.OSFile(where) as source:
+            file = pq.ParquetFile(source, pre_buffer=False, buffer_size=1 << 20)
+            have, count = file.schema_arrow.names, 0
+            for name in set(columns).difference(have):
+                listed = one_line(", ".join(have), 400)
+                raise InputError(f"{where}: no column {name!r}; it has: {listed}; name one of them")
+            kept = list(columns or have)
+            yield file.schema_arrow.empty_table().select(kept)
+            for batch in file.iter_batches(text.BLOCK, columns=kept):
+                count += batch.num_rows
+                yield batch.select(kept)
+            if count != file.metadata.num_rows:
+                raise ValueError(f"{count} rows, not {file.metadata.num_rows}")
+
+    return _table_part(where, tables)
+
+
+def arrow(path: str | Path) -> Part:
+    """An Arrow IPC file, stream or Feather file: types as for Parquet.
+
+    Only a record batch that is compressed is held in memory as a whole.
+    Raises InputError if the file cannot be read, or is a stream without its end mark.
+    """
+    where = str(path)
+
+    def tables(head: bytes) -> Iterator[pa.Table | pa.RecordBatch]:
+        # Mapped, as a single record batch may be larger than memory.
+        with open(where, "rb") as file:
+            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        source = pa.BufferReader(pa.py_buffer(mapped))
+        if head == b"ARROW1":
+            reader = pa.ipc.open_file(source)
+            batches = map(reader.get_batch, range(reader.num_record_batches))
+        else:
+            reader = batches = pa.ipc.open_stream(source)
+        yield reader.schema.empty_table()
+        for batch in batches:
+            for at in range(0, batch.num_rows, text.BLOCK):
+                yield batch.slice(at, text.BLOCK)
+                mapped.madvise(mmap.MADV_DONTNEED)  # pages that were read count no longer as ours
+        if head != b"ARROW1" and (source.tell() < len(mapped) or mapped[-8:] != _STREAM_END):
+            raise ValueError("the stream's end mark is not at its end")
+
+    return _table_part(where, tables)
+
+
+_tsv = partial(delimited, separator="\t")
+_READERS: dict[str, Callable[[Path], Part]] = {
+    **dict.fromkeys((".csv", ".csv.gz"), delimited),
+    **dict.fromkeys((".tsv", ".tsv.gz"), _tsv),
+    **dict.fromkeys((".parquet", ".pq"), parquet),
+    **dict.fromkeys((".arrow", ".feather", ".ipc"), arrow),
+    **dict.fromkeys((".jsonl", ".ndjson", ".jsonl.gz"), jsonl),
+}
+
+
+def table_parts(path: str | Path) -> tuple[Part, ...]:
+    """A file, or the files of a folder sorted by name, each read as the end of its name says.
+
+    In a folder, hidden files and those with another ending are left out.
+    Raises InputError if there is no such path, or nothing at it with a known ending.
+    """
+    path = Path(path)
+    with _told(str(path)):
+        path.stat()
+        found = sorted(path.iterdir()) if path.is_dir() else [path]
+    parts = [
+        read(file)
+        for file in found
+        for ending, read in _READERS.items()
+        if file.name.lower().endswith(ending) and not file.name.startswith(".")
+    ]
+    if not parts:
+        known = " ".join(_READERS)
+        raise InputError(f"{path}: no file with a known ending; give one that ends in {known}")
+    return tuple(parts)
+
+
+_CURES = {
+    FileNotFoundError: "does not exist; check the path",
+    IsADirectoryError: "is a folder; give a file",
+    PermissionError: "no permission to read it; change its mode",
+}
+
+
+@contextmanager
+def _told(where: str) -> Iterator[None]:
+    """Turns what the libraries raise into InputError."""
+    try:
+        yield
+    except InputError:
+        raise
+    except _TROUBLES as error:
+        cure = "check that it is complete and of the format that its name says"
+        default = f"cannot be read ({one_line(error)}); {cure}"
+        raise InputError(f"{where}: {_CURES.get(type(error), default)}") from error
+
+
+def _text_part(
+    path: str | Path, member: str, read: Callable[[Iterator[bytes], str], Iterator[Block]]
+) -> Part:
+    where = f"{path}/{member}" if member else str(path)
+
+    def blocks() -> Iterator[Block]:
+        with _told(where), ExitStack() as stack:
+            if member:
+                archive = stack.enter_context(zipfile.ZipFile(path))
+                stream = stack.enter_context(archive.open(member))
+            else:
+                stream = stack.enter_context(open(path, "rb"))
+            if where.lower().endswith(".gz"):
+                stream = stack.enter_context(gzip.open(stream))
+            yield from read(text.chunks(cast(IO[bytes], stream), where), where)
+
+    return Part(where, (str(path),), blocks)
+
+
+def _table_part(where: str, tables: Callable[[bytes], Iterator[Any]]) -> Part:
+    """tables: given the first bytes, yields a table without rows and then batches like it."""
+
+    def blocks() -> Iterator[Block]:
+        row = 1
+        with _told(where):
+            with open(where, "rb") as file:
+                head = file.read(6)
+            if not head:
+                raise InputError(f"{where}: is empty; give a file with at least one row")
+            batches = tables(head)
+            empty = _plain(next(batches))
+            for batch in filter(len, batches):
+                # Polars trusts offsets and UTF-8: a damaged file would make it read anywhere.
+                batch.validate(full=True)
+                yield Block(_plain(batch), text.numbers(row, len(batch)))
+                row += len(batch)
+            if row == 1:
+                yield Block(empty, text.numbers(1, 0))
+
+    return Part(where, (where,), blocks)
+
+
+def _plain(table: Any) -> pl.DataFrame:
+    """Categories, also in lists, as String; without metadata, whose damage makes Polars panic."""
+    for kind in table.schema.types:
+        getattr(kind, "tz", None)  # raises if it is not UTF-8
+    frame = pl.DataFrame(pa.table(table.columns, names=table.schema.names))
+    coded: dict[Any, Any] = {
+        name: pl.List(pl.String) if isinstance(kind, pl.List) else pl.String
+        for name, kind in frame.schema.items()
+        if text.inner(kind) in (pl.Categorical, pl.Enum)
+    }
+    return frame.cast(coded)

@@ -1,0 +1,64 @@
+"""Refuses roles that no log can be read with, whatever source they come from."""
+
+import math
+
+from diet_jax.data.source import Field, Roles
+from diet_jax.types import InputError
+
+DERIVED = ("hour", "weekday", "day")
+SCALES = ("none", "standard", "log", "quantile")
+
+
+def check(roles: Roles) -> None:
+    """Raises InputError, in the words of the config, for the first role that cannot be."""
+    for key in ("label", "time", "user"):
+        if not getattr(roles, key):
+            raise InputError(f"data.{key} is empty; name the column with --config.data.{key}")
+    if not roles.fields:
+        raise InputError("data.categorical is empty; name at least one categorical column")
+    names = [feature.name for feature in (*roles.fields, *roles.dense)]
+    if roles.history:
+        names.append("history")
+    for column in names:
+        if column == roles.label:
+            raise InputError(
+                f"data.label {column!r} is also a feature; take it out of the features"
+            )
+        if names.count(column) > 1:
+            raise InputError(f"column {column!r} is named twice as a feature; name it once")
+        if not column:
+            raise InputError("a feature has an empty name; name a column")
+    plain = [f.name for f in roles.fields if f.width == 1 and not f.derived]
+    for field in roles.fields:
+        check_field(field, plain)
+    for feature in roles.dense:
+        name, missing = feature.name, feature.missing
+        if feature.scale not in SCALES:
+            known = ", ".join(SCALES)
+            raise InputError(f"data.scale of {name!r} is {feature.scale!r}; set it to {known}")
+        if missing is not None and not abs(missing) < 3e38:
+            raise InputError(f"data.missing of {name!r} is {missing}; give a finite number")
+    if not math.isfinite(roles.threshold):
+        raise InputError(f"data.threshold is {roles.threshold}; give a number, < 0 for labels 0/1")
+    if roles.history and roles.history.field not in plain:
+        raise InputError(
+            f"data.history is {roles.history.field!r}; set it to one of {', '.join(plain)}"
+        )
+    if roles.history and roles.history.length < 1:
+        raise InputError(f"data.history_length is {roles.history.length}; set it to 1 or more")
+
+
+def check_field(field: Field, plain: list[str]) -> None:
+    """plain: the fields with one value of the source's own, of which rows can be counted."""
+    name, (kind, _, of) = field.name, field.derived.partition(":")
+    if field.width < 1:
+        raise InputError(f"field {name!r} has the width {field.width}; give it 1 or more")
+    if not 0 <= field.hashed < 2**31:
+        raise InputError(f"data.hashed of {name!r} is {field.hashed}; set it to 0 or more rows")
+    if field.derived and (field.width > 1 or field.hashed):
+        raise InputError(f"field {name!r} is derived; give it no width and no hashed rows")
+    if kind == "count" and of not in plain:
+        raise InputError(f"data.derived {field.derived!r}: count one of {', '.join(plain)}")
+    if kind != "count" and field.derived not in ("", *DERIVED):
+        known = ", ".join(DERIVED)
+        raise InputError(f"data.derived {field.derived!r}: set it to {known} or count:COLUMN")

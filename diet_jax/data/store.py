@@ -1,0 +1,207 @@
+"""A prepared log on disk: whole columns that training memory-maps, one vocabulary, one manifest."""
+
+import io
+import itertools
+import json
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import polars as pl
+
+from diet_jax.data import features
+from diet_jax.data.records import append
+from diet_jax.data.source import Roles, Source
+from diet_jax.data.spool import Spool, columns_of, user_field, where
+from diet_jax.data.stages import check_class, instant
+from diet_jax.data.vocabulary import UNKNOWN, Vocabulary
+from diet_jax.files import replace_text
+from diet_jax.types import Rows, Schema, Stage, Stream
+
+FORMAT = 1  # of the files below; a store of another format is made anew
+TYPES = {
+    "ids": np.int32,
+    "dense": np.float32,
+    "label": np.float32,
+    "user": np.int32,
+    "time": np.int64,
+    "weight": np.float32,
+}
+FILES = (*TYPES, "vocabulary.arrow", "manifest.json")
+
+
+def write(
+    spool: Spool,
+    source: Source,
+    borders: np.ndarray,
+    min_count: int,
+    folder: Path,
+    report: Callable[[int], None] = lambda rows: None,
+) -> None:
+    """Encodes the spooled rows stage by stage (borders: int64 [stages + 1]) into `folder`.
+
+    What is written for a stage depends on nothing after that stage. report(rows) is told the rows
+    done. Raises InputError for a stage with one class.
+    """
+    roles = source.roles
+    fill_counts(spool, roles)
+    fields, item = columns_of(roles.fields), item_column(roles)
+    columns = np.repeat([f for f, _ in fields], [field.width for field in roles.fields])
+    sizes = [len(spool.values[field.name]) for field in roles.fields]
+    # A history is a field without values of its own.
+    words = Vocabulary(sizes + [0] * bool(roles.history), columns, min_count)
+    past = None
+    if roles.history:
+        users = spool.values[roles.user if user_field(roles) >= 0 else ""]
+        past = features.no_past(len(users), roles.history.length)
+    first = (rows["dense"] for rows in spool.chunks(0, int(borders[1])))
+    scales = features.fit_scales(first, int(borders[1]), roles.dense) if roles.dense else ()
+    admitted, stages = [], []
+    with ExitStack() as stack:
+        names = [name for name in TYPES if name != "weight" or roles.weight]
+        files = {name: stack.enter_context(open(folder / name, "wb")) for name in names}
+        for s, (start, stop) in enumerate(itertools.pairwise(borders.tolist())):
+            positives = observe(spool, words, start, stop)
+            check_class(positives, spool.time(), borders, s, where(source))
+            admitted.append(words.admit())
+            stages.append(
+                {
+                    "stop": stop,
+                    "vocab_size": words.size,
+                    "begins": instant(int(spool.time()[start])),
+                    "positives": positives,
+                }
+            )
+            for rows in spool.chunks(start, stop):
+                slots = words.slots(rows["codes"])
+                if past:
+                    positive = rows["label"] > 0
+                    seen, past = features.histories(
+                        past, rows["user"], slots[:, item], rows["time"], positive
+                    )
+                    slots = np.hstack([slots, np.where(seen < 0, words.none, seen)])
+                made = {
+                    "ids": words.row[slots],
+                    "dense": features.rescale(rows["dense"], scales, roles.dense),
+                    "time": rows["time"] // 1_000_000,
+                }
+                for name, file in files.items():
+                    append(file, made[name] if name in made else rows[name])
+                start += len(rows)
+                report(start)
+    write_vocabulary(folder / "vocabulary.arrow", np.concatenate(admitted), words, spool, roles)
+    held = [*columns.tolist(), *[columns[item]] * (roles.history.length if roles.history else 0)]
+    pool = [*columns.tolist(), *[len(fields)] * (len(held) - len(columns))]
+    manifest = {
+        "format": FORMAT,
+        "name": source.name,
+        "licence": source.licence,
+        "rows": spool.n,
+        "fields": [field.name for field in roles.fields] + ["history"] * bool(roles.history),
+        "pool": pool,
+        "vocab": list(map(int, held)),
+        "dense": [feature.name for feature in roles.dense],
+        "scales": [scale._asdict() for scale in scales],
+        "stages": stages,
+        "weighted": bool(roles.weight),
+        "rejected": spool.rejected,
+    }
+    replace_text(folder / "manifest.json", json.dumps(manifest, indent=1) + "\n")
+
+
+def item_column(roles: Roles) -> int:
+    """The column of codes whose values make up histories; -1 if there are none."""
+    if not roles.history:
+        return -1
+    names = [field.name for field in roles.fields]
+    return columns_of(roles.fields)[names.index(roles.history.field)][1].start
+
+
+def observe(spool: Spool, words: Vocabulary, start: int, stop: int) -> float:
+    """Shows the rows start .. stop - 1 to the vocabulary, and returns the sum of their labels."""
+    total = 0.0
+    for rows in spool.chunks(start, stop):
+        words.observe(words.slots(rows["codes"]), start)
+        total += float(rows["label"].sum(dtype=np.float64))
+        start += len(rows)
+    return total
+
+
+def fill_counts(spool: Spool, roles: Roles) -> None:
+    """Puts the derived counts into the spool, now that it is in order of time."""
+    names, columns = [field.name for field in roles.fields], dict(columns_of(roles.fields))
+    wanted = [
+        (columns[f].start, columns[names.index(of)].start, np.zeros(len(spool.values[of]), int))
+        for f, field in enumerate(roles.fields)
+        for kind, _, of in [field.derived.partition(":")]
+        if kind == "count"
+    ]
+    if wanted:
+        at = 0
+        with open(spool.path, "rb+") as file:
+            for rows in spool.chunks(0, spool.n):
+                for to, of, counts in wanted:
+                    rows["codes"][:, to] = features.seen_before(counts, rows["codes"][:, of])
+                file.seek(at * spool.dtype.itemsize)
+                append(file, rows)
+                at += len(rows)
+
+
+def write_vocabulary(path: Path, slots: np.ndarray, words: Vocabulary, spool: Spool, roles: Roles):
+    """One line for each table row: its value and its field. slots: those of the rows F .."""
+    width, field = len(words.starts) - 1, words.field[slots]
+    row, value = [], []
+    for f in range(len(roles.fields)):
+        mine = np.flatnonzero(field == f)
+        row.append(width + mine)
+        value.append(spool.values[roles.fields[f].name].gather(slots[mine] - words.starts[f]))
+    order = np.argsort(np.concatenate(row))
+    unknown = pl.Series([UNKNOWN] * width, dtype=pl.String)
+    table = pl.DataFrame(
+        {
+            "value": pl.concat([unknown, pl.concat(value).gather(order)]),
+            "field": np.concatenate([np.arange(width, dtype=np.int32), field]),
+        }
+    )
+    content = io.BytesIO()  # Polars itself says nothing but that the query failed on a full disk
+    table.write_ipc(content)
+    path.write_bytes(content.getbuffer())
+
+
+def load_manifest(folder: Path) -> dict[str, Any]:
+    """What a prepared log says of itself."""
+    return json.loads((folder / "manifest.json").read_text())
+
+
+def read(folder: Path) -> Stream:
+    """The prepared log; its columns are memory-mapped, so that opening it costs nothing."""
+    m = load_manifest(folder)
+    n, shapes = m["rows"], {"ids": (len(m["pool"]),), "dense": (len(m["dense"]),)}
+
+    def column(name: str) -> np.ndarray:
+        shape = (n, *shapes.get(name, ()))
+        if 0 in shape:
+            return np.zeros(shape, TYPES[name])
+        return np.memmap(folder / name, TYPES[name], "r", shape=shape)
+
+    ids, dense, label, user, time = (column(name) for name in list(TYPES)[:5])
+    weight = column("weight") if m["weighted"] else np.broadcast_to(np.float32(1), n)
+    stages, start = [], 0
+    for stage in m["stages"]:
+        here = slice(start, stage["stop"])
+        rows = Rows(ids[here], dense[here], label[here], weight[here])
+        source = np.arange(start, stage["stop"])
+        stages.append(Stage(rows, user[here], time[here], source, stage["vocab_size"]))
+        start = stage["stop"]
+    words = pl.read_ipc(folder / "vocabulary.arrow")
+    return Stream(
+        schema=Schema(*(tuple(m[key]) for key in ("fields", "dense", "pool", "vocab"))),
+        stages=tuple(stages),
+        values=cast(Sequence[str], words["value"]),
+        row_field=words["field"].to_numpy(),
+        scales=tuple(features.Scale(**scale) for scale in m["scales"]),
+        name=m["name"],
+        licence=m["licence"],
+    )

@@ -1,0 +1,65 @@
+"""Gives every (field, value) one table row for ever, in the order in which the stream shows it."""
+
+import numpy as np
+
+UNKNOWN = "<unknown>"
+_NEVER = np.iinfo(np.int64).max
+
+
+class Vocabulary:
+    """The table rows of all fields as the stream goes on; rows 0 .. F-1 are the unknown ones.
+
+    Values are spoken of by their slot: field f's code c is slot offset[f] + c, and the last slot
+    stands for no value at all. What a stage's rows get depends on nothing after that stage.
+    """
+
+    def __init__(self, sizes: list[int], vocab: np.ndarray, min_count: int):
+        """sizes: values of each field. vocab: int [C], the field of each column of codes."""
+        starts = np.cumsum([0, *sizes])
+        self.field = np.repeat(np.arange(len(sizes), dtype=np.int32), sizes)
+        self.offset = starts[vocab].astype(np.int32)
+        self.none = int(starts[-1])
+        self.starts, self.vocab, self.min_count = starts, vocab, min_count
+        self.first = np.full(self.none + 1, _NEVER)  # the cell of the log that showed it first
+        self.count = np.zeros(self.none + 1, np.int64) if min_count > 1 else None
+        # Unknown until admitted; no value stays -1.
+        self.row = np.append(self.field, -1).astype(np.int32)
+        self.size = len(sizes)
+
+    def slots(self, codes: np.ndarray) -> np.ndarray:
+        """int32 [n, C] codes, -1 for none, to slots."""
+        slots = codes + self.offset
+        return np.where(codes < 0, np.int32(self.none), slots) if (codes < 0).any() else slots
+
+    def observe(self, slots: np.ndarray, start: int) -> None:
+        """Takes in the next rows of the stream, [n, C]; `start`: the first one's number."""
+        flat = slots.ravel()
+        if self.count is not None:
+            self.count += np.bincount(flat, minlength=len(self.count))
+        new = np.flatnonzero(self.first[flat] == _NEVER)
+        if len(new):
+            seen, at = np.unique(flat[new], return_index=True)
+            self.first[seen] = start * slots.shape[1] + new[at]
+
+    def admit(self) -> np.ndarray:
+        """Gives rows to the values seen often enough so far, at the end of a stage.
+
+        Returns their slots in the order of their rows: by first appearance, then by column.
+        """
+        ready = (self.first < _NEVER) & (self.row == np.append(self.field, -1))
+        ready[-1] = False
+        if self.count is not None:
+            ready &= self.count >= self.min_count
+        new = np.flatnonzero(ready)
+        new = new[np.argsort(self.first[new])]
+        self.row[new] = self.size + np.arange(len(new))
+        self.size += len(new)
+        return new
+
+
+def as_known(ids, vocab_size: int, vocab: tuple[int, ...]):
+    """Ids that the table does not have yet become the unknown row of their column's field.
+
+    ids: int32 [n, K]. vocab_size: table rows known. vocab: the field of each column.
+    """
+    return np.where(ids < vocab_size, ids, np.array(vocab, ids.dtype))
