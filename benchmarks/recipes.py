@@ -1,12 +1,13 @@
-"""Choose the learning rate of every method and architecture on validation slices, never on a test.
+"""Choose learning rate and L2 of every method and architecture on validation slices, not on a test.
 
     python -m benchmarks.recipes --config=configs/movielens_100k.py --out=benchmarks/results
 
-The last tenth of each stage is held out of everything and judges. All methods get the same grid and
-the same steps; the memory is distilled once and every rate of the grid is tried on it. Prints the
+The last tenth of each stage is held out of everything and judges. All methods get as large a
+grid and the same steps; the memory is distilled once and the whole grid is tried on it. Prints the
 lines for the config and writes all figures to OUT/recipes_NAME.json.
 """
 
+import itertools
 import json
 from collections import defaultdict
 from pathlib import Path
@@ -23,8 +24,13 @@ from diet_jax.run import distill, judge
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "The config to choose for.")
 OUT = flags.DEFINE_string("out", "benchmarks/results", "Folder of the result file.")
-SUBSET = flags.DEFINE_list("lrs", "0.0025,0.005,0.01,0.02,0.04,0.08", "Rates for subset methods.")
-FULL = flags.DEFINE_list("full_lrs", "0.0005,0.001,0.002,0.004,0.008", "Rates for full data.")
+SUBSET = flags.DEFINE_list(
+    "lrs", "0.00125,0.0025,0.005,0.01,0.02,0.04,0.08,0.16", "Learning rates of subset methods."
+)
+FULL = flags.DEFINE_list(
+    "full_lrs", "0.000125,0.00025,0.0005,0.001,0.002,0.004,0.008,0.016", "Those of full data."
+)
+L2 = flags.DEFINE_list("l2", "0,0.03,0.1,0.3", "Weights of the penalty on embeddings.")
 
 
 def main(_) -> None:
@@ -35,23 +41,25 @@ def main(_) -> None:
     state = job.first
     for number in range(1, len(job.steps) + 1):
         state, _ = distill(job, state, number, lambda step, loss: None)
-        # One grid for all methods of a kind; the shorter one is filled up with its last value.
-        for subset, full in zip(*padded(SUBSET.value, FULL.value), strict=True):
-            rates = job._replace(evaluation=job.evaluation._replace(lr=pick(subset, full)))
+        lrs = list(zip(floats(SUBSET.value), floats(FULL.value), strict=True))
+        for (subset, full), l2 in itertools.product(lrs, floats(L2.value)):
+            rates = job._replace(evaluation=job.evaluation._replace(rates=pick(subset, full, l2)))
             for r in judge(rates, state, number):
                 lr = full if r["method"] == "full" else subset
-                found[r["method"], r["arch"], lr].append(r["auc"])
+                found[r["method"], r["arch"], lr, l2].append(r["auc"])
         print(f"stage {number} of {len(job.steps)} done", flush=True)
     table = [
-        {"method": m, "arch": a, "lr": lr, "auc": float(np.mean(x)), "n": len(x)}
-        for (m, a, lr), x in sorted(found.items())
+        {"method": m, "arch": a, "lr": lr, "l2": l2, "auc": float(np.mean(x)), "n": len(x)}
+        for (m, a, lr, l2), x in sorted(found.items())
     ]
     best = {}
     for row in table:
         key = row["method"], row["arch"]
         best[key] = max(row, best.get(key, row), key=lambda r: r["auc"])
     for (method, arch), row in sorted(best.items()):
-        print(f"c.eval.lr.{method}.{arch} = {row['lr']:g}  # AUC {row['auc']:.4f}")
+        where = f"{method}.{arch}"
+        print(f"c.eval.lr.{where}, c.eval.l2.{where} = {row['lr']:g}, {row['l2']:g}", end="")
+        print(f"  # AUC {row['auc']:.4f}")
     env = software_versions() | {"devices": [d.device_kind for d in jax.devices()]}
     result = {"config": json.loads(config.to_json()), "env": env, "table": table}
     result["config"]["data"]["path"] = Path(config.data.path).name  # the rest is this machine's
@@ -60,14 +68,12 @@ def main(_) -> None:
     replace_text(Path(OUT.value) / f"recipes_{name}.json", json.dumps(result, indent=1) + "\n")
 
 
-def padded(a: list[str], b: list[str]) -> tuple[list[float], list[float]]:
-    n = max(len(a), len(b))
-    a, b = ([*x, *[x[-1]] * (n - len(x))] for x in (a, b))
-    return [float(x) for x in a], [float(x) for x in b]
+def floats(texts: list[str]) -> list[float]:
+    return [float(text) for text in texts]
 
 
-def pick(subset: float, full: float):
-    return lambda method, arch: full if method == "full" else subset
+def pick(subset: float, full: float, l2: float):
+    return lambda method, arch: (full if method == "full" else subset, l2)
 
 
 if __name__ == "__main__":

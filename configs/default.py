@@ -57,6 +57,7 @@ def get_config() -> Config:
     c.inner.lr = 1e-2
     c.inner.momentum = 0.9  # sgd only
     c.inner.eps_root = 1e-8  # adam: inside the square root; 0 makes meta-gradients NaN
+    c.inner.l2 = 0.0  # of the embeddings of a batch: weight of their mean squared length
     c.inner.steps = 60  # steps of one training on the memory
     c.inner.batch = 128  # slots a step
     c.inner.window = 30  # steps differentiated; their end is random (RaT-BPTT)
@@ -103,6 +104,9 @@ def get_config() -> Config:
     c.eval.seeds = (0, 1, 2)
     c.eval.full_epochs = 3.0  # passes of the full-data reference over all rows so far
     c.eval.full_batch = 256
+    c.eval.l2 = ConfigDict()  # see inner.l2; by method and architecture, like lr
+    for method in ("full", "memory", "random_hard", "random_soft"):
+        c.eval.l2[method] = ConfigDict({"default": 0.0})
     c.eval.lr = ConfigDict()  # by method, then by architecture; `default` for those not named
     c.eval.lr.full = ConfigDict({"default": 1e-3})
     c.eval.lr.memory = ConfigDict({"default": 1e-2})

@@ -38,7 +38,8 @@ class Test(NamedTuple):
 class Trials(NamedTuple):
     """The compiled trials of one architecture, vmapped over S seeds that train side by side."""
 
-    fit: Callable  # keys [S], lr, rows [U], Examples [S, ..] or [..], order [S, T, b], n -> params
+    # keys [S], lr, l2, rows [U], Examples [S, ..] or [..], order [S, T, b], n -> params
+    fit: Callable
     predict: (
         Callable  # params, ids [blocks, .., F], dense [blocks, .., G] -> logits [S, blocks, ..]
     )
@@ -50,16 +51,16 @@ PREDICT_BLOCK = 4096  # rows scored at once; bounds device memory
 def make_trials(model: Model, recipe: Recipe, shared_data: bool) -> Trials:
     """Trials of `model`; with `shared_data` all seeds train on the same rows (the full log)."""
 
-    def fit(key, lr, rows, data, order, n_steps):
+    def fit(key, lr, l2, rows, data, order, n_steps):
         tx = make_inner(recipe.optimizer, lr, recipe.momentum, recipe.eps_root)
         n_fields, n_dense = data.ids.shape[-1], data.dense.shape[-1]
         state = train.start(tx, init_params(model, key, rows, n_fields, n_dense))
-        return train.fit(model, tx, state, data, order, n_steps).params
+        return train.fit(model, tx, state, data, order, n_steps, l2).params
 
     def predict(params, ids, dense):
         return jax.lax.map(lambda x: logits(model, params, *x), (ids, dense))
 
-    axes = (0, None, None, None if shared_data else 0, 0, None)
+    axes = (0, None, None, None, None if shared_data else 0, 0, None)
     return Trials(jax.jit(jax.vmap(fit, axes)), jax.jit(jax.vmap(predict, (0, None, None))))
 
 
@@ -75,7 +76,7 @@ class Plan(NamedTuple):
     seeds: tuple[int, ...]
     steps: int  # of every subset trial
     epochs: float  # of a full-data trial
-    lr: Callable[[str, str], float]  # (method, architecture) -> learning rate
+    rates: Callable[[str, str], tuple[float, float]]  # (method, architecture) -> learning rate, l2
     n_rows: int  # capacity for all rows so far
     n_table: int  # rows of the whole table
     min_rows: int  # capacity that both parts of a compact table start with
@@ -94,9 +95,9 @@ class Task(NamedTuple):
 
 
 def run_trials(
-    plan: Plan, task: Task, arch: str, lr: float, test: Test
+    plan: Plan, task: Task, arch: str, rates: tuple[float, float], test: Test
 ) -> tuple[list[dict], float]:
-    """Train one architecture with every seed and score it.
+    """Train one architecture with every seed at `rates` (learning rate, l2) and score it.
 
     Returns one dict of figures per seed, and the seconds of training per seed, without compiling.
     """
@@ -104,7 +105,7 @@ def run_trials(
     key = train.key_for(plan.seed, "trial")
     keys = jax.vmap(lambda seed: jax.random.fold_in(key, seed))(jnp.asarray(plan.seeds))
     data = task.data._replace(ids=table.positions(task.data.ids))
-    args = jax.device_put((keys, np.float32(lr), table.rows, data, task.order))
+    args = jax.device_put((keys, *map(np.float32, rates), table.rows, data, task.order))
     # A run of no steps compiles, which leaves the timed one to training alone.
     jax.block_until_ready(trials.fit(*args, np.int32(0)))
     start = time.perf_counter()
@@ -168,7 +169,7 @@ def evaluate_stage(
     records = []
     for method, task in tasks(plan, stage, subsets, n, so_far, test).items():
         for arch in plan.models:
-            figures, seconds = run_trials(plan, task, arch, plan.lr(method, arch), test)
+            figures, seconds = run_trials(plan, task, arch, plan.rates(method, arch), test)
             for seed, figure in zip(plan.seeds, figures, strict=True):
                 about = {"stage": stage, "method": method, "arch": arch, "seed": seed}
                 cost = {"steps": task.steps, "rows": task.rows, "seconds": seconds}

@@ -75,6 +75,7 @@ def make_proxy(config: Config, pool: tuple[int, ...]) -> Inner:
         i.batch,
         i.window,
         i.remat,
+        i.l2,
     )
     proxy.tx()  # refuses a bad optimizer here, before anything is written
     return proxy
@@ -89,6 +90,7 @@ def check(config: Config) -> None:
         ("memory.rate", 0 < c.memory.rate < 1, "between 0 and 1"),
         ("inner.window", 1 <= c.inner.window <= c.inner.steps, "1 to inner.steps"),
         ("inner.batch", c.inner.batch >= 1, "1 or more"),
+        ("inner.l2", c.inner.l2 >= 0, "0 or more"),
         ("outer.learn", o.learn and set(o.learn) <= set(leaves), f"of {', '.join(leaves)}"),
         ("outer.steps", o.steps >= 1, "1 or more"),
         ("outer.chunk", o.chunk >= 1, "1 or more"),
@@ -153,8 +155,9 @@ def make_evaluation(config: Config, stream: Stream, steps: list[Step]) -> evalua
     n_test = max(len(step.test.user) for step in steps)
     n_table = len(stream.values)
 
-    def lr(method: str, arch: str) -> float:
-        return e.lr[method].get(arch, e.lr[method].default)
+    def rates(method: str, arch: str) -> tuple[float, float]:
+        lr, l2 = e.lr[method], e.l2[method]
+        return lr.get(arch, lr.default), l2.get(arch, l2.default)
 
     return evaluate.Plan(
         models=models,
@@ -166,7 +169,7 @@ def make_evaluation(config: Config, stream: Stream, steps: list[Step]) -> evalua
         seeds=tuple(e.seeds),
         steps=i.steps,
         epochs=e.full_epochs,
-        lr=lr,
+        rates=rates,
         n_rows=sum(len(step.train.user) for step in steps),
         n_table=n_table,
         min_rows=i.min_rows,

@@ -23,6 +23,7 @@ class Inner(NamedTuple):
 
     steps: T. batch: rows a step. window: W <= T, the steps that are differentiated.
     remat: recompute activations in sqrt(W) segments, for memory; costs one more forward pass.
+    l2: weight of the penalty on the embeddings of a batch.
     """
 
     model: Model
@@ -34,6 +35,7 @@ class Inner(NamedTuple):
     batch: int
     window: int
     remat: bool
+    l2: float
 
     def tx(self):
         return make_inner(self.optimizer, self.lr, self.momentum, self.eps_root)
@@ -103,7 +105,7 @@ def warm_up(inner: Inner, slots: Slots, trajectory: Trajectory) -> tuple[TrainSt
     tx, frozen = inner.tx(), jax.lax.stop_gradient(slots)
 
     def body(k, state):
-        return train.step(inner.model, tx, state, frozen.examples(order[k]))
+        return train.step(inner.model, tx, state, frozen.examples(order[k]), inner.l2)
 
     state = jax.lax.fori_loop(0, first, body, train.start(tx, {**params, "table": table}))
     window = jax.lax.dynamic_slice_in_dim(order, first, inner.window)
@@ -120,7 +122,7 @@ def outer_loss(inner: Inner, slots: Slots, trajectory: Trajectory, outer: Exampl
     state, order, fixed = warm_up(inner, slots, trajectory)
     tx = inner.tx()
     state = scan_window(
-        lambda state, batch: train.step(inner.model, tx, state, batch),
+        lambda state, batch: train.step(inner.model, tx, state, batch, inner.l2),
         state,
         slots.examples(order),
         inner.window,
@@ -149,7 +151,8 @@ def adjoints(
         batches = slots._replace(log_weight=log_weight).examples(order)
 
         def body(state, x):
-            return train.step(inner.model, tx, state, *x), state.params
+            batch, nudge = x
+            return train.step(inner.model, tx, state, batch, inner.l2, nudge), state.params
 
         last, theta = jax.lax.scan(body, state, (batches, nudges))
         return train.loss(inner.model, last.params, outer), theta

@@ -143,7 +143,9 @@ def recipe(config: Config) -> dict:
         **{name: inner[name] for name in names},
         "hidden": list(config.eval.hidden),
         "lr": config.eval.lr.memory.to_dict(),
-        "loss": "mean over the batch of weight * cross_entropy(logit, label)",
+        "l2": config.eval.l2.memory.to_dict(),
+        "loss": "mean over the batch of weight * cross_entropy(logit, label) + l2 * the squared "
+        "length of the embeddings that the row looks up, first-order weights left out",
         "order": "whole random passes over the slots",
     }
 

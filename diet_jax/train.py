@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from diet_jax.models import Model, logits
+from diet_jax.models import Model, logits, penalty
 from diet_jax.types import Array, Params
 
 USES = ("teacher", "stage", "trial")
@@ -39,12 +39,19 @@ def loss(model: Model, params: Params, batch: Examples) -> Array:
     return jnp.mean(batch.weight * optax.sigmoid_binary_cross_entropy(z, batch.target))
 
 
-def step(model: Model, tx, state: TrainState, batch: Examples, nudge: Params = None) -> TrainState:
-    """One optimizer step on `batch`; `nudge`, if given, is added to the gradient first.
+def step(
+    model: Model, tx, state: TrainState, batch: Examples, l2: float | Array, nudge: Params = None
+) -> TrainState:
+    """One optimizer step on `batch`: its loss plus l2 times the penalty of the embeddings it uses.
 
-    The derivative of a later loss with respect to a zero nudge is the adjoint that influence needs.
+    `nudge`, if given, is added to the gradient first. The derivative of a later loss with respect
+    to a zero nudge is the adjoint that influence needs.
     """
-    grads = jax.grad(loss, argnums=1)(model, state.params, batch)
+
+    def objective(params):
+        return loss(model, params, batch) + l2 * penalty(model, params, batch.ids)
+
+    grads = jax.grad(objective)(state.params)
     if nudge is not None:
         grads = jax.tree.map(jnp.add, grads, nudge)
     updates, opt = tx.update(grads, state.opt, state.params)
@@ -55,11 +62,19 @@ def start(tx, params: Params) -> TrainState:
     return TrainState(params, tx.init(params))
 
 
-def fit(model: Model, tx, state: TrainState, data: Examples, order: Array, n_steps) -> TrainState:
+def fit(
+    model: Model,
+    tx,
+    state: TrainState,
+    data: Examples,
+    order: Array,
+    n_steps,
+    l2: float | Array = 0.0,
+) -> TrainState:
     """Run the first `n_steps` (may be traced) batches of `order` (int32 [T, B], rows of `data`)."""
 
     def body(k, state):
-        return step(model, tx, state, jax.tree.map(lambda a: a[order[k]], data))
+        return step(model, tx, state, jax.tree.map(lambda a: a[order[k]], data), l2)
 
     return jax.lax.fori_loop(0, n_steps, body, state)
 

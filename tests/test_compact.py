@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import toy
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -32,7 +32,7 @@ def test_training_on_the_compact_table_is_training_on_the_whole_one(optimizer):
         params = init_params(inner.model, jax.random.key(3), jnp.asarray(rows), 3, 1)
         batches = jax.tree.map(jnp.asarray, data._replace(ids=ids))
         state = train.start(inner.tx(), params)
-        fitted = train.fit(inner.model, inner.tx(), state, batches, jnp.asarray(order), 6)
+        fitted = train.fit(inner.model, inner.tx(), state, batches, jnp.asarray(order), 6, inner.l2)
         return params["table"], fitted.params["table"], fitted.params["net"]
 
     before, whole, whole_net = fit(np.arange(VOCAB), data.ids)
@@ -50,6 +50,7 @@ def test_training_on_the_compact_table_is_training_on_the_whole_one(optimizer):
 
 @given(ids_of, ids_of, st.integers(1, 64))
 def test_ids_come_back_from_the_compact_table(trained, looked_up, floor):
+    assume((trained >= 0).any())  # nothing trained: nothing to tell apart
     table = compact(trained, looked_up, floor)
     assert table.rows.dtype == np.int32
     for ids in (trained, looked_up):

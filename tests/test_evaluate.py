@@ -19,7 +19,7 @@ from diet_jax.teacher import make_teacher
 MODEL = make_model("FM", dim=2, hidden=(), init_scale=0.3)
 RECIPE = Recipe("sgd", momentum=0.9, eps_root=1e-8, batch=4)
 SEEDS = (3, 8)
-LR = 0.3
+LR, L2 = 0.3, 0.1
 
 
 @pytest.mark.parametrize("shared", [True, False])
@@ -44,21 +44,22 @@ def test_trials_side_by_side_are_plain_trainings(shared):
         seeds=SEEDS,
         steps=6,
         epochs=1.0,
-        lr=lambda method, arch: LR,
+        rates=lambda method, arch: (LR, L2),
         n_rows=50,
         n_table=toy.VOCAB,
         min_rows=16,
         n_blocks=2,
     )
     task = Task(trials, table, data, order, steps=6, rows=10)
-    figures, seconds = run_trials(plan, task, "FM", LR, test)
+    figures, seconds = run_trials(plan, task, "FM", (LR, L2), test)
     assert seconds > 0
     for seed, data, batches, figure in zip(SEEDS, each, order, figures, strict=True):
         key = jax.random.fold_in(train.key_for(plan.seed, "trial"), seed)
         tx = make_inner("sgd", LR, 0.9, 1e-8)
         params = init_params(MODEL, key, jnp.arange(toy.VOCAB), 3, 1)
         data = jax.tree.map(jnp.asarray, data)
-        params = train.fit(MODEL, tx, train.start(tx, params), data, jnp.asarray(batches), 6).params
+        state, batches = train.start(tx, params), jnp.asarray(batches)
+        params = train.fit(MODEL, tx, state, data, batches, 6, L2).params
         want = metrics.score(test.label, logits(MODEL, params, test.ids, test.dense), test.user)
         assert figure == pytest.approx(want, abs=1e-6)
     assert figures[0] != figures[1]

@@ -10,7 +10,7 @@ import toy
 from diet_jax import train
 from diet_jax.influence import influence
 from diet_jax.metagrad import outer_loss, warm_up
-from diet_jax.models import logits
+from diet_jax.models import logits, penalty
 
 H = 1e-5
 CANDIDATES = 6
@@ -52,7 +52,9 @@ def test_influence_of_a_candidate_is_what_adding_it_does(x64, case):
     def objective(params, batch, candidate, e):
         z = logits(inner.model, params, candidate.ids[None], candidate.dense[None])[0]
         entropy = optax.sigmoid_binary_cross_entropy(z, candidate.target)
-        return train.loss(inner.model, params, batch) + e / toy.VALID * entropy
+        loss = train.loss(inner.model, params, batch)
+        loss += inner.l2 * penalty(inner.model, params, batch.ids)
+        return loss + e / toy.VALID * entropy
 
     @jax.jit
     @jax.vmap

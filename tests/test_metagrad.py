@@ -38,7 +38,7 @@ def late_losses(inner, slots, changes, trajectory, outer):
     @jax.vmap
     def steps(state, change, index):
         batch = slots._replace(**change).examples(index)
-        return train.step(inner.model, tx, state, batch)
+        return train.step(inner.model, tx, state, batch, inner.l2)
 
     n = len(next(iter(changes.values())))
     state = jax.tree.map(lambda a: jnp.broadcast_to(a, (n, *a.shape)), state)

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from diet_jax import train
-from diet_jax.models import init_params, make_model
+from diet_jax.models import init_params, make_model, penalty
 from diet_jax.optim import make_inner
 from diet_jax.train import Examples
 from diet_jax.types import InputError
@@ -88,3 +88,13 @@ def test_adam_without_eps_root_is_refused(eps_root):
 def test_an_unknown_optimizer_is_refused_by_name():
     with pytest.raises(InputError, match="'lion'.*adam, sgd, adagrad"):
         make_inner("lion", 0.1, 0.9, 1e-8)
+
+
+def test_the_penalty_is_the_squared_length_of_embeddings_alone():
+    table = jnp.array([[5.0, 1.0, 2.0], [7.0, 3.0, 0.0]])
+    ids = jnp.array([[0, 1, 1], [1, -1, 0]])
+    for name, want in (("FM", (5 + 9 + 9 + 9 + 5) / 2), ("MLP", (30 + 58 + 58 + 58 + 30) / 2)):
+        model = make_model(name, dim=2, hidden=())
+        assert penalty(model, {"table": table}, ids) == pytest.approx(want)
+    lr = {"table": table[:, :1]}
+    assert penalty(LR, lr, ids) == 0

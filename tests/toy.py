@@ -32,6 +32,7 @@ def inner(**change) -> Inner:
         "batch": 4,
         "window": 6,
         "remat": False,
+        "l2": 0.03,
     }
     return Inner(**(known | change))
 

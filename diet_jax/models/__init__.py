@@ -1,6 +1,6 @@
 """The zoo: CTR architectures as pure functions over looked-up table rows, by name."""
 
-from diet_jax.models.base import Model, init_params, logits
+from diet_jax.models.base import Model, init_params, logits, penalty
 from diet_jax.models.cross import dcn_v2
 from diet_jax.models.deep import deep_fm, mlp
 from diet_jax.models.linear import fm, lr
@@ -8,7 +8,7 @@ from diet_jax.types import InputError
 
 MODELS = {"LR": lr, "FM": fm, "MLP": mlp, "DeepFM": deep_fm, "DCNv2": dcn_v2}
 
-__all__ = ["MODELS", "Model", "init_params", "logits", "make_model"]
+__all__ = ["MODELS", "Model", "init_params", "logits", "make_model", "penalty"]
 
 
 def make_model(

@@ -80,6 +80,16 @@ def look_up(model: Model, table: Array, ids: Array) -> Array:
     return total / jnp.maximum(here @ field, 1)[..., None]
 
 
+def penalty(model: Model, params: Params, ids: Array) -> Array:
+    """L2 on touched rows: the mean over ids [B, K] of the squared length of a row's embeddings: [].
+
+    First-order weights are left out. Rows outside the batch have no gradient, so that training on a
+    compact table stays exact.
+    """
+    v = params["table"][jnp.maximum(ids, 0)][..., int(model.linear) :]
+    return jnp.where(ids >= 0, jnp.square(v).sum(-1), 0).sum(-1).mean()
+
+
 def logits(model: Model, params: Params, ids: Array, dense: Array) -> Array:
     """Logits [B] for ids int32 [B, K] that index params["table"], and dense [B, G]."""
     return model.apply(params["net"], look_up(model, params["table"], ids), dense)
