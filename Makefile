@@ -1,6 +1,7 @@
 # make demo   the whole job on the bundled log, in a few minutes; prints where the report is
 # make test   the tests
 # make lint   ruff and pyright
+# make test-beam  the tests of preparation on Apache Beam, in an environment of its own
 # make clean  removes the environment and the caches, keeps runs/
 #
 # The first call installs into .venv. To choose the interpreter: make demo PYTHON=/path/to/python3
@@ -11,7 +12,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet --quiet
 PYTHON :=
 WORKDIR := runs/quickstart
 
-.PHONY: demo test lint clean
+.PHONY: demo test test-beam lint clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.stamp-run
@@ -20,13 +21,18 @@ demo: $(VENV)/.stamp-run
 test: $(VENV)/.stamp-dev
 	$(BIN)/python -m pytest -n 2
 
+test-beam: $(VENV)/.stamp-run
+	$(BIN)/python -m venv .venv-beam
+	.venv-beam/bin/python -m pip install --quiet --requirement tests/beam-requirements.txt
+	.venv-beam/bin/python -m pytest tests/test_data_beam.py
+
 lint: $(VENV)/.stamp-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-beam build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The stamps come last in their recipes, so that an interrupted installation is taken up again.

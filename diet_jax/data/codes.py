@@ -52,9 +52,12 @@ class Codes:
             grown[: len(self._direct)] = self._direct
             self._direct = grown
         codes = self._direct[numbers]
-        if (codes < 0).any():
-            new, at = np.unique(numbers[codes < 0], return_index=True)
-            new = new[np.argsort(at)]
+        new = numbers[codes < 0]
+        if len(new):
+            at = np.arange(len(new), dtype=np.int32)
+            # Of a number that comes twice the last assignment stays, here the first appearance.
+            self._direct[new[::-1]] = at[::-1]
+            new = new[self._direct[new] == at]
             self._direct[new] = self._encode_text(pl.Series(new).cast(pl.String))
             codes = self._direct[numbers]
         return codes

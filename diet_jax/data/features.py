@@ -4,6 +4,8 @@ Each works chunk by chunk along the stream and carries a state that is bounded b
 users or values, never by the length of the log.
 """
 
+from collections.abc import Sequence
+from functools import reduce
 from typing import NamedTuple
 
 import numpy as np
@@ -101,33 +103,53 @@ def bend(dense: np.ndarray, features: tuple[Dense, ...]) -> np.ndarray:
     return x
 
 
+class Powers(NamedTuple):
+    """What scales are fitted on: sums of x and x^2, extremes [G], and a sample [.., G]."""
+
+    total: np.ndarray
+    squares: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    sample: np.ndarray
+
+
+def powers(x: np.ndarray, shift: np.ndarray, start: int, n: int) -> Powers:
+    """Of the rows start .. of n, x float64 [m, G]; shift: near the mean, against cancellation."""
+    step = -(-n // SAMPLE)
+    y = x - shift
+    return Powers(y.sum(0), (y**2).sum(0), x.min(0), x.max(0), x[-start % step :: step])
+
+
 def fit_scales(chunks, n: int, features: tuple[Dense, ...]) -> tuple[Scale, ...]:
-    """Scales fitted on the rows of the first stage. chunks: dense [m, G] each, n rows together.
+    """Scales fitted on the rows of the first stage. chunks: dense [m, G] each, n rows together."""
+    found, start, shift = [], 0, np.zeros(len(features))
+    for chunk in chunks:
+        x = bend(chunk, features)
+        shift = x.mean(0) if not start else shift
+        found.append(powers(x, shift, start, n))
+        start += len(x)
+    return scales_of(found, shift, n, features)
+
+
+def scales_of(
+    found: Sequence[Powers], shift: np.ndarray, n: int, features: tuple[Dense, ...]
+) -> tuple[Scale, ...]:
+    """The scales of n rows in order.
 
     A feature that is constant there has the standard deviation 1, so that it passes on unscaled.
     """
-    width, step = len(features), -(-n // SAMPLE)
-    total, squares = np.zeros(width), np.zeros(width)
-    low, high = np.full(width, np.inf), np.full(width, -np.inf)
-    kept, start, shift = [], 0, np.zeros(width)
-    for chunk in chunks:
-        x = bend(chunk, features)
-        shift = shift if start else x.mean(0)  # so that the squares do not cancel
-        total += (x - shift).sum(0)
-        squares += ((x - shift) ** 2).sum(0)
-        low, high = np.minimum(low, x.min(0)), np.maximum(high, x.max(0))
-        kept.append(x[-start % step :: step])
-        start += len(x)
-    offset = total / n
-    spread = np.sqrt(np.maximum(squares / n - offset**2, 0))
-    spread = np.where(low < high, spread, 1.0)
-    sample = np.concatenate(kept)
-    scales = []
+    total, squares, low, high, sample = zip(*found, strict=True)
+    offset = reduce(np.add, total) / n
+    spread = np.sqrt(np.maximum(reduce(np.add, squares) / n - offset**2, 0))
+    spread = np.where(np.min(low, 0) < np.max(high, 0), spread, 1.0)
+    rows, scales = np.concatenate(sample), []
     for g, feature in enumerate(features):
-        knots = ()
-        mean, sd = (0.0, 1.0) if feature.scale == "none" else (shift[g] + offset[g], spread[g])
+        mean, sd, knots = shift[g] + offset[g], spread[g], ()
+        if feature.scale == "none":
+            mean, sd = 0.0, 1.0
         if feature.scale == "quantile":
-            knots = tuple(np.unique(np.quantile(sample[:, g], np.linspace(0, 1, KNOTS))).tolist())
+            points = np.linspace(0, 1, KNOTS)
+            knots = tuple(np.unique(np.quantile(rows[:, g], points)).tolist())
         scales.append(Scale(feature.scale == "log", float(mean), float(sd), knots))
     return tuple(scales)
 

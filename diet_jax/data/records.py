@@ -1,12 +1,14 @@
 """Files of fixed-width records: read in chunks, and sorted by time in bounded memory."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
-from typing import IO
+from typing import IO, TypeVar, cast
 
 import numpy as np
 
+T = TypeVar("T")
 CHUNK = 1 << 17  # rows handled at once
 IN_MEMORY = 1 << 22  # rows sorted at once
 MOST_CUTS = 200  # by which a file is dealt at once: twice as many files are open
@@ -23,6 +25,16 @@ def read_chunks(path: Path, dtype: np.dtype, start: int, stop: int) -> Iterator[
         file.seek(start * dtype.itemsize)
         for first in range(start, stop, CHUNK):
             yield np.fromfile(file, dtype, min(CHUNK, stop - first))
+
+
+def one_ahead(items: Iterator[T]) -> Iterator[T]:
+    """The same items, the next one made in a thread while the caller works on this one."""
+    end = object()
+    with ThreadPoolExecutor(1) as thread:
+        coming = thread.submit(next, items, end)
+        while (item := coming.result()) is not end:
+            coming = thread.submit(next, items, end)
+            yield cast(T, item)
 
 
 def sort_into(out: IO[bytes], path: Path, dtype: np.dtype, n: int) -> None:

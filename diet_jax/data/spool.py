@@ -16,7 +16,7 @@ import polars as pl
 from diet_jax.data.clean import Clean, clean
 from diet_jax.data.codes import Codes
 from diet_jax.data.progress import Progress, check_rejected, in_words, lines, resume, save
-from diet_jax.data.records import append, read_chunks, sort_into
+from diet_jax.data.records import append, one_ahead, read_chunks, sort_into
 from diet_jax.data.source import Field, Roles, Source
 from diet_jax.files import replace_file
 from diet_jax.types import InputError
@@ -106,7 +106,8 @@ def read_parts(
         file.touch()
         os.truncate(file, size)
     with open(path, "ab") as out, open(aside, "ab") as rest:
-        for upto, unit, found, rejects in clean(source.parts, roles, done.next, done.unit):
+        blocks = one_ahead(clean(source.parts, roles, done.next, done.unit))
+        for upto, unit, found, rejects in blocks:
             append(out, encode(found, roles, coders, dtype))
             rest.write(lines(rejects, header=rest.tell() == 0))
             time = np.concatenate([[done.last], found.time])

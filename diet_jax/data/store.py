@@ -3,7 +3,7 @@
 import io
 import itertools
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, cast
@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 
 from diet_jax.data import features
-from diet_jax.data.records import append
+from diet_jax.data.records import append, one_ahead
 from diet_jax.data.source import Roles, Source
 from diet_jax.data.spool import Spool, columns_of, user_field, where
 from diet_jax.data.stages import check_class, instant
@@ -47,68 +47,96 @@ def write(
     """
     roles = source.roles
     fill_counts(spool, roles)
-    fields, item = columns_of(roles.fields), item_column(roles)
-    columns = np.repeat([f for f, _ in fields], [field.width for field in roles.fields])
+    columns = np.repeat([f for f, _ in columns_of(roles.fields)], [f.width for f in roles.fields])
     sizes = [len(spool.values[field.name]) for field in roles.fields]
     # A history is a field without values of its own.
     words = Vocabulary(sizes + [0] * bool(roles.history), columns, min_count)
-    past = None
-    if roles.history:
-        users = spool.values[roles.user if user_field(roles) >= 0 else ""]
-        past = features.no_past(len(users), roles.history.length)
     first = (rows["dense"] for rows in spool.chunks(0, int(borders[1])))
     scales = features.fit_scales(first, int(borders[1]), roles.dense) if roles.dense else ()
-    admitted, stages = [], []
+    admitted, stages, done = [], [], 0
     with ExitStack() as stack:
         names = [name for name in TYPES if name != "weight" or roles.weight]
         files = {name: stack.enter_context(open(folder / name, "wb")) for name in names}
-        for s, (start, stop) in enumerate(itertools.pairwise(borders.tolist())):
-            positives = observe(spool, words, start, stop)
-            check_class(positives, spool.time(), borders, s, where(source))
-            admitted.append(words.admit())
-            stages.append(
-                {
-                    "stop": stop,
-                    "vocab_size": words.size,
-                    "begins": instant(int(spool.time()[start])),
-                    "positives": positives,
-                }
-            )
-            for rows in spool.chunks(start, stop):
-                slots = words.slots(rows["codes"])
-                if past:
-                    positive = rows["label"] > 0
-                    seen, past = features.histories(
-                        past, rows["user"], slots[:, item], rows["time"], positive
-                    )
-                    slots = np.hstack([slots, np.where(seen < 0, words.none, seen)])
-                made = {
-                    "ids": words.row[slots],
-                    "dense": features.rescale(rows["dense"], scales, roles.dense),
-                    "time": rows["time"] // 1_000_000,
-                }
-                for name, file in files.items():
-                    append(file, made[name] if name in made else rows[name])
-                start += len(rows)
-                report(start)
+        for rows in one_ahead(encode(spool, source, borders, words, scales, admitted, stages)):
+            for name, file in files.items():
+                append(file, rows[name])
+            done += len(rows["label"])
+            report(done)
     write_vocabulary(folder / "vocabulary.arrow", np.concatenate(admitted), words, spool, roles)
-    held = [*columns.tolist(), *[columns[item]] * (roles.history.length if roles.history else 0)]
-    pool = [*columns.tolist(), *[len(fields)] * (len(held) - len(columns))]
-    manifest = {
+    made = manifest(source.name, source.licence, roles, spool.n, scales, stages, spool.rejected)
+    replace_text(folder / "manifest.json", made)
+
+
+def manifest(
+    name: str,
+    licence: str,
+    roles: Roles,
+    rows: int,
+    scales: tuple[features.Scale, ...],
+    stages: list[dict],
+    rejected: dict[str, int],
+) -> str:
+    """What a prepared log says of itself, as JSON. stages: see `encode`."""
+    columns = np.repeat([f for f, _ in columns_of(roles.fields)], [f.width for f in roles.fields])
+    last = roles.history.length if roles.history else 0
+    made = {
         "format": FORMAT,
-        "name": source.name,
-        "licence": source.licence,
-        "rows": spool.n,
-        "fields": [field.name for field in roles.fields] + ["history"] * bool(roles.history),
-        "pool": pool,
-        "vocab": list(map(int, held)),
+        "name": name,
+        "licence": licence,
+        "rows": rows,
+        "fields": [field.name for field in roles.fields] + ["history"] * bool(last),
+        "pool": [*columns.tolist(), *[len(roles.fields)] * last],
+        "vocab": [*columns.tolist(), *[int(columns[item_column(roles)])] * last],
         "dense": [feature.name for feature in roles.dense],
         "scales": [scale._asdict() for scale in scales],
         "stages": stages,
         "weighted": bool(roles.weight),
-        "rejected": spool.rejected,
+        "rejected": rejected,
     }
-    replace_text(folder / "manifest.json", json.dumps(manifest, indent=1) + "\n")
+    return json.dumps(made, indent=1) + "\n"
+
+
+def encode(
+    spool: Spool,
+    source: Source,
+    borders: np.ndarray,
+    words: Vocabulary,
+    scales: tuple[features.Scale, ...],
+    admitted: list[np.ndarray],
+    stages: list[dict],
+) -> Iterator[dict[str, np.ndarray]]:
+    """The columns of the store, some rows at a time; fills `admitted` and `stages`, one a stage."""
+    roles, item, past = source.roles, item_column(source.roles), None
+    if roles.history:
+        users = spool.values[roles.user if user_field(roles) >= 0 else ""]
+        past = features.no_past(len(users), roles.history.length)
+    for s, (start, stop) in enumerate(itertools.pairwise(borders.tolist())):
+        positives = observe(spool, words, start, stop)
+        check_class(positives, spool.time(), borders, s, where(source))
+        admitted.append(words.admit())
+        stages.append(
+            {
+                "stop": stop,
+                "vocab_size": words.size,
+                "begins": instant(int(spool.time()[start])),
+                "positives": positives,
+            }
+        )
+        for rows in spool.chunks(start, stop):
+            slots = words.slots(rows["codes"])
+            if past:
+                positive = rows["label"] > 0
+                seen, past = features.histories(
+                    past, rows["user"], slots[:, item], rows["time"], positive
+                )
+                slots = np.hstack([slots, np.where(seen < 0, words.none, seen)])
+            yield {
+                "ids": words.row[slots],
+                "dense": features.rescale(rows["dense"], scales, roles.dense),
+                "time": rows["time"] // 1_000_000,
+                **{name: rows[name] for name in ("label", "user")},
+                **({"weight": rows["weight"]} if roles.weight else {}),
+            }
 
 
 def item_column(roles: Roles) -> int:

@@ -3,7 +3,6 @@
 import numpy as np
 
 UNKNOWN = "<unknown>"
-_NEVER = np.iinfo(np.int64).max
 
 
 class Vocabulary:
@@ -20,7 +19,8 @@ class Vocabulary:
         self.offset = starts[vocab].astype(np.int32)
         self.none = int(starts[-1])
         self.starts, self.vocab, self.min_count = starts, vocab, min_count
-        self.first = np.full(self.none + 1, _NEVER)  # the cell of the log that showed it first
+        self.seen = np.zeros(self.none + 1, bool)
+        self.first = np.zeros(self.none + 1, np.int64)  # the cell of the log that showed it first
         self.count = np.zeros(self.none + 1, np.int64) if min_count > 1 else None
         # Unknown until admitted; no value stays -1.
         self.row = np.append(self.field, -1).astype(np.int32)
@@ -36,17 +36,17 @@ class Vocabulary:
         flat = slots.ravel()
         if self.count is not None:
             self.count += np.bincount(flat, minlength=len(self.count))
-        new = np.flatnonzero(self.first[flat] == _NEVER)
-        if len(new):
-            seen, at = np.unique(flat[new], return_index=True)
-            self.first[seen] = start * slots.shape[1] + new[at]
+        new = np.flatnonzero(~self.seen[flat])[::-1]
+        # Of a slot that comes twice the last assignment stays, here the first appearance.
+        self.first[flat[new]] = start * slots.shape[1] + new
+        self.seen[flat[new]] = True
 
     def admit(self) -> np.ndarray:
         """Gives rows to the values seen often enough so far, at the end of a stage.
 
         Returns their slots in the order of their rows: by first appearance, then by column.
         """
-        ready = (self.first < _NEVER) & (self.row == np.append(self.field, -1))
+        ready = self.seen & (self.row == np.append(self.field, -1))
         ready[-1] = False
         if self.count is not None:
             ready &= self.count >= self.min_count
