@@ -30,7 +30,7 @@ SUBSET = flags.DEFINE_list(
 FULL = flags.DEFINE_list(
     "full_lrs", "0.000125,0.00025,0.0005,0.001,0.002,0.004,0.008,0.016", "Those of full data."
 )
-L2 = flags.DEFINE_list("l2", "0,0.03,0.1,0.3", "Weights of the penalty on embeddings.")
+L2 = flags.DEFINE_list("l2", "0,0.03,0.1,0.3,1", "Weights of the penalty on embeddings.")
 
 
 def main(_) -> None:

@@ -64,7 +64,7 @@ def preparation(console: Console | None = None) -> Iterator[Report]:
     columns = (
         TextColumn("{task.description}"),
         BarColumn(bar_width=None),
-        TextColumn("{task.completed:,.0f} rows, {task.speed:,.0f} a second"),
+        TextColumn("{task.completed:,.0f} rows, {task.fields[speed]:,.0f} a second"),
     )
     with Progress(*columns, console=console, transient=True, expand=True) as progress:
         tasks = {}
@@ -75,8 +75,9 @@ def preparation(console: Console | None = None) -> Iterator[Report]:
                     # How many rows there are is known once all are read.
                     read = tasks.get("read the log")
                     total = None if read is None else progress.tasks[read].completed
-                    tasks[name] = progress.add_task(name, total=total)
-                progress.update(tasks[name], completed=rows)
+                    tasks[name] = progress.add_task(name, total=total, speed=0)
+                took = progress.tasks[tasks[name]].elapsed or 1
+                progress.update(tasks[name], completed=rows, speed=rows / took)
 
             return update
 

@@ -9,8 +9,9 @@ import polars as pl
 import pyarrow.parquet as pq
 import pytest
 
-from configs import movielens_1m, own_log
+from configs import movielens_1m, own_log, published
 from diet_jax.data import load_stream
+from diet_jax.types import InputError
 
 SHARED = Path(__file__).parents[2] / "shared" / "data" / "ml-100k"
 
@@ -36,7 +37,9 @@ def clicks(n: int = 1500) -> pl.DataFrame:
 def small(config: str, workdir: Path, **changes) -> list[str]:
     changes = {**cli.SMALL, **{key.replace("__", "."): v for key, v in changes.items()}}
     overrides = [f"--config.{key}={value}" for key, value in changes.items()]
-    return [f"--config=configs/{config}.py", f"--workdir={workdir}", *overrides]
+    name, _, argument = config.partition(":")
+    file = f"configs/{name}.py" + f":{argument}" * bool(argument)
+    return [f"--config={file}", f"--workdir={workdir}", *overrides]
 
 
 def test_a_log_of_ones_own_goes_in_and_comes_out_with_its_columns(tmp_path):
@@ -76,6 +79,40 @@ def test_csv_and_parquet_are_the_same_log(tmp_path):
         for a, b in zip(one.rows, other.rows, strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-6)
     assert list(streams[0].values) == list(streams[1].values)
+
+
+def test_the_simulated_log_runs_with_lists_and_histories(tmp_path):
+    changes = {"data__options__n_rows": 6000, "data__options__n_stages": 3, "stages__count": 3}
+    workdir = tmp_path / "run"
+    status, _, err = cli.run(*small("simulator", workdir, inner__arch="FM", **changes))
+    assert status == 0, err
+    table = pq.read_table(workdir / "export" / "memory.parquet").to_pydict()
+    tags, past = table["tags"], table["history"]
+    assert {len(some) for some in tags} <= {1, 2, 3, 4} and len({len(some) for some in tags}) > 1
+    assert any(past) and all(len(some) <= 20 for some in past)
+    # A history holds items, by the very rows of the table that items have.
+    rows = dict(zip(table["item"], table["item_id"], strict=True))
+    for some, ids in zip(past, table["history_id"], strict=True):
+        assert all(rows.get(value, row) == row for value, row in zip(some, ids, strict=True))
+
+
+@pytest.mark.parametrize("name", published.SOURCES)
+def test_published_logs_have_a_config(name, tmp_path):
+    config = published.get_config(name)
+    config.data.path = str(tmp_path / "none")
+    with pytest.raises(InputError, match="none"):
+        load_stream(config)
+
+
+def test_a_published_log_runs_as_downloaded(tmp_path):
+    rng, rows = np.random.default_rng(0), []
+    for k in range(1200):
+        moment = f"2014-04-{1 + k // 400:02d}T{k % 400 // 20:02d}:{k % 20:02d}:00.000Z"
+        rows.append(f"{k // 3},{moment},{214_500_000 + rng.integers(30)},0\n")
+    (tmp_path / "yoochoose-clicks.dat").write_text("".join(rows))
+    changes = {"data__path": tmp_path, "growth__pool": 1024}
+    status, _, err = cli.run(*small("published:sessions", tmp_path / "run", **changes))
+    assert status == 0, err
 
 
 def test_a_rating_needs_a_threshold(tmp_path):

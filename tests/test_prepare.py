@@ -1,0 +1,77 @@
+"""What a person sees of the preparation of a log."""
+
+import io
+import subprocess
+import sys
+
+import cli
+import polars as pl
+from rich.console import Console
+from test_configs import clicks
+
+from diet_jax import console
+from diet_jax.data.store import load_manifest
+
+
+def prepare(*args) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "diet_jax.prepare", *map(str, args)]
+    return subprocess.run(command, cwd=cli.ROOT, env=cli.ENV, text=True, capture_output=True)
+
+
+def test_the_command_says_what_the_log_holds_and_what_was_rejected(tmp_path):
+    log = clicks(900).with_columns(pl.col("click").cast(pl.String))
+    log[123, "click"] = "maybe"
+    log.write_csv(tmp_path / "a log.csv")
+    args = ["--config=configs/own_log.py", f"--config.data.path={tmp_path / 'a log.csv'}"]
+    args += [f"--config.data.cache={tmp_path / 'cache'}", "--config.stages.count=3"]
+    done = prepare(*args)
+    assert (done.returncode, done.stderr) == (0, "")
+    folder = tmp_path / "cache" / done.stdout.rstrip().rsplit("/", 1)[1]
+    manifest = load_manifest(folder)
+    assert manifest["rows"] == 899
+    for words in ("899 rows", "user_id, item_id, category, device", "price", "1 rows rejected"):
+        assert words in done.stdout
+    assert "1: is neither 0 nor 1" in done.stdout and "2023-11-14 22:13:20" in done.stdout
+    aside = pl.read_csv(folder / "rejected.csv")
+    assert aside["row"].to_list() == [124] and aside["value"].to_list() == ["maybe"]
+    before = {file: file.stat().st_mtime_ns for file in folder.iterdir()}
+    again = prepare(*args)
+    assert again.returncode == 0 and str(folder) in again.stdout
+    assert {file: file.stat().st_mtime_ns for file in folder.iterdir()} == before
+
+
+def test_bad_input_is_one_line():
+    for args, words in (
+        ((), "--config"),
+        (("--config=configs/own_log.py", "--config.data.path=none.csv"), "none.csv"),
+        (("--config=configs/published.py:none",), "criteo"),
+    ):
+        done = prepare(*args)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+        assert words in done.stderr
+
+
+def test_progress_is_rows_and_speed(monkeypatch):
+    monkeypatch.setattr(console, "LINE_EVERY_S", 0.0)
+    for terminal, words in ((False, ("1,000 rows read", "1,000 rows encoded")), (True, ())):
+        out = io.StringIO()
+        with console.preparation(Console(file=out, force_terminal=terminal)) as report:
+            report.read(500)
+            report.read(1000)
+            report.encoded(1000)
+        assert all(word in out.getvalue() for word in words)
+
+
+def test_a_manifest_is_shown_stage_by_stage(tmp_path):
+    stages = [
+        {"stop": 1000, "vocab_size": 20, "begins": "2024-01-01 00:00:00", "positives": 250.0},
+        {"stop": 1500, "vocab_size": 32, "begins": "2024-01-02 10:00:00", "positives": 50.0},
+    ]
+    manifest = {"name": "log", "rows": 1500, "fields": ["a"], "dense": [], "rejected": {}}
+    out = io.StringIO()
+    console.print_preparation(manifest | {"stages": stages}, tmp_path, 0.5, Console(file=out))
+    text = out.getvalue()
+    for words in ("log: 1,500 rows", "25.0%", "10.0%", "2024-01-02 10:00:00", "0 rows rejected"):
+        assert words in text
+    assert "3,000 rows a second" in text
