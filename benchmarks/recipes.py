@@ -55,7 +55,7 @@ def main(_) -> None:
     best = {}
     for row in table:
         key = row["method"], row["arch"]
-        best[key] = max(row, best.get(key, row), key=lambda r: r["auc"])
+        best[key] = max(best.get(key, row), row, key=lambda r: r["auc"])  # of equals the first
     for (method, arch), row in sorted(best.items()):
         where = f"{method}.{arch}"
         print(f"c.eval.lr.{where}, c.eval.l2.{where} = {row['lr']:g}, {row['l2']:g}", end="")
