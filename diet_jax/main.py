@@ -14,9 +14,11 @@ WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; the same fold
 
 
 def main(argv: list[str]) -> None:
-    env = software_versions() | {"devices": [device.device_kind for device in jax.devices()]}
-    report = command.told(lambda: run(command.CONFIG.value, str(WORKDIR.value), env))
-    print(f"Report: {report}")
+    def action():
+        env = software_versions() | {"devices": [device.device_kind for device in jax.devices()]}
+        return run(command.CONFIG.value, str(WORKDIR.value), env)
+
+    print(f"Report: {command.told(action)}")
 
 
 def parse(argv: list[str]) -> list[str]:

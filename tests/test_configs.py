@@ -1,6 +1,7 @@
 """Every config that the README names runs on a log of its kind."""
 
 import json
+import re
 from pathlib import Path
 
 import cli
@@ -65,6 +66,7 @@ def test_a_log_of_fewer_rows_than_a_batch_runs(tmp_path):
     clicks(90).write_csv(path)
     status, _, err = cli.run(*small("own_log", tmp_path / "run", data__path=path))
     assert status == 0, err
+    assert not re.search(r"^[IWE]\d{4} ", err, re.M), err  # no library talks through our log
 
 
 def test_csv_and_parquet_are_the_same_log(tmp_path):
