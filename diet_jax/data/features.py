@@ -162,7 +162,8 @@ def rescale(dense: np.ndarray, scales: tuple[Scale, ...], features: tuple[Dense,
             x[:, g] = np.interp(x[:, g], scale.knots, np.linspace(-1, 1, len(scale.knots)))
         else:
             x[:, g] = (x[:, g] - scale.mean) / scale.sd
-    return x.astype(np.float32)
+    most = np.finfo(np.float32).max  # what hardly varied in the first stage may be huge later
+    return np.clip(x, -most, most).astype(np.float32)
 
 
 def unscale(dense: np.ndarray, scales: tuple[Scale, ...]) -> np.ndarray:
