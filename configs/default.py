@@ -53,21 +53,32 @@ def get_config() -> Config:
     c.inner.hidden = (32,)  # widths of its tower; a wider one costs more and was not better
     c.inner.dim = 8  # embedding columns, of every model
     c.inner.init_scale = 0.01  # standard deviation of embeddings at the start
-    c.inner.optimizer = "adam"  # adam | sgd | adagrad
+    # sgd | adam | adamw | lazy_adam | adagrad | rowwise_adagrad
+    c.inner.optimizer = "adam"
     c.inner.lr = 1e-2
     c.inner.momentum = 0.9  # sgd only
-    c.inner.eps_root = 1e-8  # adam: inside the square root; 0 makes meta-gradients NaN
+    c.inner.eps_root = 1e-8  # adam*: inside the square root; 0 makes meta-gradients NaN
+    c.inner.decay = 1e-2  # adamw only
     c.inner.l2 = 0.0  # of the embeddings of a batch: weight of their mean squared length
     c.inner.steps = 60  # steps of one training on the memory
     c.inner.batch = 128  # slots a step
-    c.inner.window = 30  # steps differentiated; their end is random (RaT-BPTT)
+    # How it is differentiated: full | random | adaptive | implicit | one_step, see docs/metagrad.md
+    c.inner.mode = "random"
+    c.inner.window = 30  # random, adaptive: steps differentiated (RaT-BPTT)
+    c.inner.damping = 1e-3  # implicit: added to the curvature
+    c.inner.solves = 20  # implicit: steps of conjugate gradients
+    c.inner.start = "fresh"  # fresh | teacher (of the stage before; needs its architecture) | mixed
     c.inner.min_rows = 4096  # table rows that a compact table starts with; it doubles when full
-    c.inner.remat = True  # recompute activations in sqrt(window) segments: less memory
+    c.inner.mebibytes = 1024  # a device's memory for unrolled steps; above it, they are recomputed
+    c.inner.offload = False  # keep states of recomputed steps in the host's memory (accelerators)
+    c.inner.mixed = False  # forward-over-reverse second derivatives: less memory on accelerators
+    c.inner.compute = "float32"  # bfloat16: forward passes of the proxy in it
 
     c.outer = ConfigDict()  # how the memory is learned
     c.outer.learn = ("label_logit", "log_weight")  # of: label_logit, log_weight, dense
     c.outer.steps = 400  # outer steps a stage
     c.outer.first_factor = 1.0  # the first stage gets this many times more: all builds on it
+    c.outer.clip = 0.0  # cut a gradient to this times the running mean of its norm; 0: never
     c.outer.lr = 4e-2  # Adam on logits of labels and logarithms of weights
     c.outer.trajectories = 1  # inner runs averaged in an outer step, spread over the devices
     c.outer.batch = 1024  # real rows of the outer loss, per trajectory

@@ -9,7 +9,6 @@ from diet_jax.types import Config
 
 def get_config() -> Config:
     c = default.get_config()
-    c.inner.remat = False  # a small log: activations fit, and a step takes less time
     c.outer.steps = 300
     # Chosen on validation slices: python -m benchmarks.recipes --config=configs/quickstart.py
     lr = c.eval.lr

@@ -5,13 +5,14 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from diet_jax.influence import influence
-from diet_jax.metagrad import Inner, Slots, Trajectory, outer_loss
+from diet_jax.metagrad import Inner, Slots, Trajectory, outer_loss, overshoot
 from diet_jax.sharding import Placement
 from diet_jax.train import Examples
-from diet_jax.types import Array
+from diet_jax.types import Array, Params
 
 
 class Plan(NamedTuple):
@@ -33,6 +34,8 @@ class Plan(NamedTuple):
     block: int  # candidate rows scored at once
     spread_field: int  # field whose values share a cap within a round
     spread_cap: int  # rows of one such value in a round
+    clip: float = 0.0  # a gradient is cut to this times the running mean of its norm; 0: never
+    start: str = "fresh"  # where trajectories start: fresh, teacher, or mixed, half of each
 
 
 class StageData(NamedTuple):
@@ -45,6 +48,7 @@ class StageData(NamedTuple):
     target: Array  # [C], the outer target
     weight: Array  # [C]
     n: Array  # int32 [], rows in use
+    start: Params = None  # the teacher's parameters in compact rows, if trajectories start there
 
 
 class Anchor(NamedTuple):
@@ -55,9 +59,30 @@ class Anchor(NamedTuple):
     share: Array  # float32 [], the anchor's share of the outer loss
 
 
+BINS = 8  # of ends of trajectories, whose gradients the mode adaptive remembers
+KEEP = 0.95  # of a running mean, at each step
+UNIFORM = 0.2  # share of ends that the mode adaptive draws from all alike
+
+
 class OuterState(NamedTuple):
+    """What outer steps carry.
+
+    norm: float32 [], the running mean of the gradient's norm, 0 before the first step.
+    ends: float32 [BINS], the same by the end of the trajectories. skipped: int32 [], steps that
+    were not taken, as their loss or gradient was not finite.
+    """
+
     learned: dict[str, Array]
     opt: optax.OptState
+    norm: Array
+    ends: Array
+    skipped: Array
+
+
+def start_outer(plan: Plan, learned: dict[str, Array]) -> OuterState:
+    zero = np.zeros((), np.float32)
+    opt = outer_optimizer(plan).init(learned)
+    return OuterState(learned, opt, zero, np.zeros(BINS, np.float32), np.zeros((), np.int32))
 
 
 def outer_examples(key: Array, plan: Plan, stage: StageData, anchor: Anchor) -> Examples:
@@ -81,19 +106,42 @@ def outer_examples(key: Array, plan: Plan, stage: StageData, anchor: Anchor) -> 
     )
 
 
-def draw(key: Array, inner: Inner, plan: Plan, stage: StageData, anchor: Anchor):
-    """R trajectories that end at the same random step, and the outer rows of each."""
+def draw_end(key: Array, inner: Inner, ends: Array) -> tuple[Array, Array]:
+    """The step that trajectories end at, and its bin: int32 [] each.
+
+    Every end is as likely, but in the mode adaptive: there a bin is as likely as its gradients were
+    large (one not seen yet counts as the largest), with a share of uniform draws.
+    """
+    n = inner.steps - inner.first_end + 1
+    end = jax.random.randint(key, (), 0, n)
+    if inner.mode == "adaptive":
+        size = jnp.where(ends > 0, ends, jnp.maximum(ends.max(), 1e-30))
+        chance = (1 - UNIFORM) * size / size.sum() + UNIFORM / BINS
+        border = (jnp.arange(BINS + 1) * n) // BINS
+        chosen = jax.random.choice(jax.random.fold_in(key, 0), BINS, p=chance)
+        end = jax.random.randint(key, (), border[chosen], border[chosen + 1])
+    return inner.first_end + end, end * BINS // n
+
+
+def draw(key: Array, inner: Inner, plan: Plan, stage: StageData, anchor: Anchor, ends: Array):
+    """R trajectories that end at the same random step, its bin, and the outer rows of each."""
     n = plan.trajectories
     key_end, key_runs, key_outer = jax.random.split(key, 3)
-    end = jax.random.randint(key_end, (), inner.window, inner.steps + 1)
-    runs = Trajectory(stage.trained, stage.fixed, jax.random.split(key_runs, n), end)
+    end, where = draw_end(key_end, inner, ends)
+    fresh = None
+    if plan.start != "fresh":
+        chance = {"teacher": 0.0, "mixed": 0.5}[plan.start]
+        fresh = jax.random.bernoulli(jax.random.fold_in(key_end, 1), chance, (n,))
+    runs = Trajectory(
+        stage.trained, stage.fixed, jax.random.split(key_runs, n), end, stage.start, fresh
+    )
     outer = jax.vmap(lambda k: outer_examples(k, plan, stage, anchor))(
         jax.random.split(key_outer, n)
     )
-    return runs, outer
+    return runs, where, outer
 
 
-AXES = Trajectory(trained=None, fixed=None, key=0, end=None)
+AXES = Trajectory(trained=None, fixed=None, key=0, end=None, start=None, fresh=0)
 
 
 def outer_optimizer(plan: Plan) -> optax.GradientTransformation:
@@ -109,8 +157,9 @@ def make_outer_steps(inner: Inner, plan: Plan, place: Placement) -> Callable:
 
     def one_step(state, slots, writable, key, stage, anchor):
         """One Adam step of the writable slots; the others come out bit for bit as they went in."""
-        runs, outer = draw(key, inner, plan, stage, anchor)
-        runs, outer = runs._replace(key=place.split(runs.key)), place.split(outer)
+        runs, where, outer = draw(key, inner, plan, stage, anchor, state.ends)
+        runs = runs._replace(**place.split({"key": runs.key, "fresh": runs.fresh}))
+        outer = place.split(outer)
 
         def mean_loss(learned):
             now = slots._replace(**learned)
@@ -118,13 +167,29 @@ def make_outer_steps(inner: Inner, plan: Plan, place: Placement) -> Callable:
             return each(runs, outer).mean()
 
         value, grads = jax.value_and_grad(mean_loss)(state.learned)
+        norm = optax.tree.norm(grads)
+        good = jnp.isfinite(value) & jnp.isfinite(norm)
+        if plan.clip:
+            most = jnp.where(state.norm > 0, plan.clip * state.norm, jnp.inf)
+            grads = jax.tree.map(lambda g: g * jnp.minimum(1, most / norm), grads)
         updates, opt = tx.update(grads, state.opt, state.learned)
         new = optax.apply_updates(state.learned, updates)
 
         def write(after, before):
             return jnp.where(writable.reshape(-1, *[1] * (after.ndim - 1)), after, before)
 
-        return OuterState(jax.tree.map(write, new, state.learned), opt), value
+        def mean(before):
+            return jnp.where(before > 0, KEEP * before + (1 - KEEP) * norm, norm)
+
+        after = OuterState(
+            jax.tree.map(write, new, state.learned),
+            opt,
+            mean(state.norm),
+            state.ends.at[where].set(mean(state.ends[where])),
+            state.skipped,
+        )
+        skip = state._replace(skipped=state.skipped + 1)
+        return jax.tree.map(lambda a, b: jnp.where(good, a, b), after, skip), value
 
     def chunk(state, slots, writable, key, first, stage, anchor):
         def body(state, k):
@@ -139,11 +204,22 @@ def make_influence(inner: Inner, plan: Plan, place: Placement) -> Callable:
     """f(slots, key, stage, anchor, candidates) -> (slot influence [N], candidate influence [C])."""
 
     def scores(slots, key, stage, anchor, candidates):
-        runs, outer = draw(key, inner, plan, stage, anchor)
-        runs, outer = runs._replace(key=place.split(runs.key)), place.split(outer)
+        runs, _, outer = draw(key, inner, plan, stage, anchor, jnp.zeros(BINS))
+        runs = runs._replace(**place.split({"key": runs.key, "fresh": runs.fresh}))
+        outer = place.split(outer)
         each = jax.vmap(
             lambda run, rows: influence(inner, slots, run, rows, candidates, plan.block), (AXES, 0)
         )
         return jax.tree.map(lambda a: a.mean(0), each(runs, outer))
 
     return jax.jit(scores)
+
+
+def make_overshoot(inner: Inner) -> Callable:
+    """f(slots, key, stage) -> float32 [T], see `metagrad.overshoot`, of one trajectory."""
+
+    def f(slots, key, stage):
+        run = Trajectory(stage.trained, stage.fixed, key, np.int32(inner.steps))
+        return overshoot(inner, slots, run)
+
+    return jax.jit(f)

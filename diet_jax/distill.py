@@ -15,18 +15,20 @@ from scipy.special import expit
 from diet_jax import memory as mem
 from diet_jax.bilevel import (
     Anchor,
-    OuterState,
     Plan,
     StageData,
     make_influence,
     make_outer_steps,
-    outer_optimizer,
+    make_overshoot,
+    start_outer,
 )
 from diet_jax.compact import Compact, compact, pad_to
 from diet_jax.metagrad import Inner, Slots
 from diet_jax.sharding import Placement
 from diet_jax.train import Examples
-from diet_jax.types import Array, InputError, Memory, Taught
+from diet_jax.types import Array, InputError, Memory, Params, Taught
+
+DIVERGES = "inner training diverges; set --config.inner.lr lower or --config.inner.eps_root higher"
 
 
 class Engine(NamedTuple):
@@ -36,16 +38,21 @@ class Engine(NamedTuple):
     place: Placement
     outer_steps: Callable
     scores: Callable
+    overshoot: Callable
     min_rows: int  # capacity that both parts of a compact table start with
     n_stage: int  # rows of a stage
 
 
 def make_engine(inner: Inner, plan: Plan, place: Placement, min_rows: int, n_stage: int) -> Engine:
-    steps, scores = (
+    return Engine(
+        plan,
+        place,
         make_outer_steps(inner, plan, place),
         make_influence(inner, plan, place),
+        make_overshoot(inner),
+        min_rows,
+        n_stage,
     )
-    return Engine(plan, place, steps, scores, min_rows, n_stage)
 
 
 class Scene(NamedTuple):
@@ -57,10 +64,14 @@ class Scene(NamedTuple):
     start_logit: np.ndarray  # float32 [n], where the label of a new slot starts
 
 
-def set_scene(engine: Engine, past: Memory, now: Memory, fresh: Taught, share: float) -> Scene:
+def set_scene(
+    engine: Engine, past: Memory, now: Memory, fresh: Taught, share: float, start: Params = None
+) -> Scene:
     """Lay out a stage, and the memory `past` that it found, for training on the memory `now`.
 
     share: the past's share of the outer loss. `now` holds the rows of `past` and maybe more.
+    start: parameters on the whole table (numpy; only the rows needed reach the devices), from which
+    trajectories may start.
     """
     plan, rows = engine.plan, fresh.rows
     # `past` too: its free slots look up rows that a full memory no longer holds.
@@ -75,6 +86,7 @@ def set_scene(engine: Engine, past: Memory, now: Memory, fresh: Taught, share: f
         pad_to(target.astype(np.float32), engine.n_stage),
         pad_to(rows.weight, engine.n_stage),
         np.int32(len(rows.label)),
+        start and {**start, "table": start["table"][table.rows]},
     )
     anchor = Anchor(to_slots(past, table), np.int32(past.valid.sum()), np.float32(share))
     stage, anchor = engine.place.replicate((stage, anchor))
@@ -123,10 +135,7 @@ def choose_rows(
     args = engine.place.replicate((slots, key, scene.stage, scene.anchor, candidates))
     of_slots, of_rows = (np.array(a) for a in engine.scores(*args))
     if not (np.isfinite(of_slots).all() and np.isfinite(of_rows).all()):
-        raise InputError(
-            "an influence is not finite, so inner training diverges; set --config.inner.lr lower "
-            "or --config.inner.eps_root higher"
-        )
+        raise InputError(f"an influence is not finite: {DIVERGES}")
     of_rows = of_rows[: len(pool)]
     of_rows[np.isin(fresh.source[pool], memory.source[memory.valid])] = -np.inf
     alone = np.arange(len(pool))  # every row a group of its own: no cap
@@ -162,25 +171,27 @@ def distill_stage(
     number: int,
     key: Array,
     report: Callable[[int, float], None] = lambda step, loss: None,
+    start: Params = None,
 ) -> tuple[Memory, dict]:
     """Take the memory (numpy leaves) through one stage.
 
     n_new: slots to add. n_steps: outer steps, rounded up to whole chunks. number: the stage's,
     1-based, written into `born`. report(step, loss) is told of every chunk, one chunk late, so that
-    the device never waits for it.
+    the device never waits for it. start: see `set_scene`.
     Returns the new memory and facts: "written" (old slots that could be rewritten), "outer" (step,
-    loss) pairs, "outer_steps", "seconds_influence", "seconds_outer" (compilation included).
+    loss) pairs, "outer_steps", "skipped" (of them, as loss or gradient was not finite), "overshoot"
+    (median and largest of `metagrad.overshoot`), "seconds_influence", "seconds_outer" (compilation
+    included). Raises InputError when no outer step of the stage could be taken.
     """
     place, clock = engine.place, time.perf_counter
     past, n_old = memory, int(memory.valid.sum())
     share = engine.plan.anchor * n_old / (n_old + n_new)
-    scene = set_scene(engine, past, memory, fresh, share)
+    scene = set_scene(engine, past, memory, fresh, share, start)
     key_score, key_outer = jax.random.split(jax.random.fold_in(key, number))
-    tx = outer_optimizer(engine.plan)
-    writable, opt = np.zeros(len(memory.valid), bool), None
+    writable, carried = np.zeros(len(memory.valid), bool), None
     losses, seconds = [], [0.0, 0.0]
     for r, (size, chunks) in enumerate(growth(engine.plan, n_new, n_steps)):
-        start = clock()
+        began = clock()
         key_round = jax.random.fold_in(key_score, r)
         chosen, of_slots = choose_rows(engine, memory, fresh, scene, size, key_round)
         if r == 0:  # the old slots that this stage needs, by their influence before it begins
@@ -188,13 +199,14 @@ def distill_stage(
             n_written = int(writable.sum())
         grown = grow(memory, fresh, scene, chosen, number)
         writable = writable | (grown.valid & ~memory.valid)
-        scene = set_scene(engine, past, grown, fresh, share)
-        seconds[0] += clock() - start
+        scene = set_scene(engine, past, grown, fresh, share, start)
+        seconds[0] += clock() - began
 
-        start = clock()
+        began = clock()
         slots = to_slots(grown, scene.compact)
         learned = {name: getattr(slots, name) for name in engine.plan.learn}
-        state = OuterState(learned, tx.init(learned) if opt is None else opt)
+        carried = carried or start_outer(engine.plan, learned)
+        state = carried._replace(learned=learned)
         state, slots, mask = place.replicate((state, slots, writable))
         for _ in range(chunks):
             first = len(losses) * engine.plan.chunk
@@ -204,14 +216,20 @@ def distill_stage(
             if losses:
                 report(first, float(losses[-1].mean()))
             losses.append(loss)
-        opt = state.opt
+        carried = state
         memory = grown._replace(**{k: np.array(v) for k, v in state.learned.items()})
-        seconds[1] += clock() - start
+        seconds[1] += clock() - began
+    skipped = int(carried.skipped)
+    if skipped == len(losses) * engine.plan.chunk:
+        raise InputError(f"no outer loss of stage {number} is finite: {DIVERGES}")
+    over = np.asarray(engine.overshoot(to_slots(memory, scene.compact), key_score, scene.stage))
     steps = [(i + 1) * engine.plan.chunk for i in range(len(losses))]
     facts = {
         "written": n_written,
         "outer": [(k, float(loss.mean())) for k, loss in zip(steps, losses, strict=True)],
         "outer_steps": steps[-1],
+        "skipped": skipped,
+        "overshoot": [float(np.median(over)), float(over.max())],
         "seconds_influence": seconds[0],
         "seconds_outer": seconds[1],
     }

@@ -12,17 +12,15 @@ from diet_jax import train
 from diet_jax.compact import Compact, compact, pad_to
 from diet_jax.metrics import score
 from diet_jax.models import Model, init_params, logits
-from diet_jax.optim import make_inner
+from diet_jax.optim import Optimizer, make
 from diet_jax.train import Examples
 from diet_jax.types import Memory, Rows
 
 
 class Recipe(NamedTuple):
-    """How a trial trains: the optimizer, its constants, and the rows of a step."""
+    """How a trial trains: the optimizer, and the rows of a step."""
 
-    optimizer: str
-    momentum: float
-    eps_root: float
+    optimizer: Optimizer
     batch: int
 
 
@@ -52,7 +50,7 @@ def make_trials(model: Model, recipe: Recipe, shared_data: bool) -> Trials:
     """Trials of `model`; with `shared_data` all seeds train on the same rows (the full log)."""
 
     def fit(key, lr, l2, rows, data, order, n_steps):
-        tx = make_inner(recipe.optimizer, lr, recipe.momentum, recipe.eps_root)
+        tx = make(recipe.optimizer, lr)
         n_fields, n_dense = data.ids.shape[-1], data.dense.shape[-1]
         state = train.start(tx, init_params(model, key, rows, n_fields, n_dense))
         return train.fit(model, tx, state, data, order, n_steps, l2).params

@@ -13,8 +13,9 @@ from diet_jax.compact import capacity
 from diet_jax.data import load_stream
 from diet_jax.data.prepare import Report
 from diet_jax.distill import Engine, make_engine
-from diet_jax.metagrad import Inner
+from diet_jax.metagrad import MODES, Inner
 from diet_jax.models import make_model
+from diet_jax.optim import Optimizer
 from diet_jax.sharding import all_devices
 from diet_jax.teacher import Teacher, make_teacher
 from diet_jax.train import key_for
@@ -61,36 +62,61 @@ def steps_of(stream: Stream, on: str, share: float) -> list[Step]:
     ]
 
 
-def make_proxy(config: Config, pool: tuple[int, ...]) -> Inner:
-    """The inner loop that the config describes, with the proxy architecture."""
+def make_proxy(config: Config, pool: tuple[int, ...], copies: int) -> Inner:
+    """The inner loop that the config describes, with the proxy architecture.
+
+    copies: trajectories that a device runs side by side, which share its bytes.
+    """
     i = config.inner
-    model = make_model(i.arch, i.dim, i.hidden, i.init_scale, pool)
+    compute = "" if i.compute == "float32" else i.compute
+    model = make_model(i.arch, i.dim, i.hidden, i.init_scale, pool)._replace(compute=compute)
     proxy = Inner(
         model,
-        i.optimizer,
+        optimizer(config),
         i.lr,
-        i.momentum,
-        i.eps_root,
         i.steps,
         i.batch,
         i.window,
-        i.remat,
-        i.l2,
+        l2=i.l2,
+        mode=i.mode,
+        budget=(i.mebibytes << 20) // copies,
+        offload=i.offload,
+        mixed=i.mixed,
+        damping=i.damping,
+        solves=i.solves,
     )
     proxy.tx()  # refuses a bad optimizer here, before anything is written
     return proxy
 
 
+def optimizer(config: Config) -> Optimizer:
+    """The optimizer of everything that trains on a memory."""
+    i = config.inner
+    return Optimizer(i.optimizer, i.momentum, i.eps_root, i.decay)
+
+
 def check(config: Config) -> None:
     """Raise InputError for the first value of the config that no run can work with."""
     c, o, g, e = config, config.outer, config.growth, config.eval
+    i, starts = c.inner, ("fresh", "teacher", "mixed")
+    floats = ("float32", "bfloat16")
+    twins = all(i[name] == c.teacher[name] for name in ("arch", "hidden"))
     leaves = ("label_logit", "log_weight", "dense")
     wanted = [
         ("seed", c.seed >= 0, "0 or more"),
         ("memory.rate", 0 < c.memory.rate < 1, "between 0 and 1"),
-        ("inner.window", 1 <= c.inner.window <= c.inner.steps, "1 to inner.steps"),
-        ("inner.batch", c.inner.batch >= 1, "1 or more"),
-        ("inner.l2", c.inner.l2 >= 0, "0 or more"),
+        ("inner.window", 1 <= i.window <= i.steps, "1 to inner.steps"),
+        ("inner.batch", i.batch >= 1, "1 or more"),
+        ("inner.l2", i.l2 >= 0, "0 or more"),
+        ("inner.mode", i.mode in MODES, f"one of {', '.join(MODES)}"),
+        ("inner.decay", i.decay >= 0, "0 or more"),
+        ("inner.compute", i.compute in floats, " or ".join(floats)),
+        ("inner.start", i.start in starts, " or ".join(starts)),
+        ("inner.start", i.start == "fresh" or twins, "fresh, or arch and hidden to the teacher's"),
+        ("inner.mebibytes", i.mebibytes >= 1, "1 or more"),
+        ("inner.damping", i.damping >= 0, "0 or more"),
+        ("inner.solves", i.solves >= 1, "1 or more"),
+        ("outer.clip", o.clip >= 0, "0 or more"),
         ("outer.learn", o.learn and set(o.learn) <= set(leaves), f"of {', '.join(leaves)}"),
         ("outer.steps", o.steps >= 1, "1 or more"),
         ("outer.chunk", o.chunk >= 1, "1 or more"),
@@ -142,6 +168,8 @@ def make_plan(config: Config, stream: Stream) -> Plan:
         block=g.block,
         spread_field=schema.pool.index(fields.index(g.spread_field)) if g.spread_field else -1,
         spread_cap=g.spread_cap,
+        clip=o.clip,
+        start=config.inner.start,
     )
 
 
@@ -150,8 +178,8 @@ def make_evaluation(config: Config, stream: Stream, steps: list[Step]) -> evalua
     e, i = config.eval, config.inner
     pool = stream.schema.pool
     models = {n: make_model(n, i.dim, e.hidden, i.init_scale, pool) for n in e.archs}
-    subset = evaluate.Recipe(i.optimizer, i.momentum, i.eps_root, i.batch)
-    full = evaluate.Recipe("adam", 0.0, 1e-12, e.full_batch)
+    subset = evaluate.Recipe(optimizer(config), i.batch)
+    full = evaluate.Recipe(Optimizer("adam", eps_root=1e-12), e.full_batch)
     n_test = max(len(step.test.user) for step in steps)
     n_table = len(stream.values)
 
@@ -214,9 +242,8 @@ def prepare(config: Config, report: Report = Report()) -> Job:  # noqa: B008 (im
             f"set it to {2 * a_round} or more, or growth.rounds higher"
         )
     place = all_devices(plan.trajectories)
-    engine = make_engine(
-        make_proxy(config, pool), plan, place, config.inner.min_rows, capacity(n_stage)
-    )
+    proxy = make_proxy(config, pool, plan.trajectories // place.mesh.size)
+    engine = make_engine(proxy, plan, place, config.inner.min_rows, capacity(n_stage))
     t, i = config.teacher, config.inner
     teacher = make_teacher(
         make_model(t.arch, i.dim, t.hidden, i.init_scale, pool),

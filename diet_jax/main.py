@@ -2,6 +2,7 @@
 
 import os
 import sys
+from pathlib import Path
 
 import jax
 from absl import app, flags
@@ -15,6 +16,8 @@ WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; the same fold
 
 def main(argv: list[str]) -> None:
     def action():
+        if not jax.config.jax_compilation_cache_dir:  # what a resumed run need not compile again
+            jax.config.update("jax_compilation_cache_dir", str(Path(WORKDIR.value) / "compiled"))
         env = software_versions() | {"devices": [device.device_kind for device in jax.devices()]}
         return run(command.CONFIG.value, str(WORKDIR.value), env)
 

@@ -1,44 +1,74 @@
-"""The outer loss of a memory and its exact derivative through unrolled inner training.
+"""The outer loss of a memory and its derivative through training on the memory.
 
-One trajectory starts from fresh parameters, trains on minibatches of the memory and ends in a loss
-on real rows. Of its steps the last `window` are differentiated; the end is drawn at random between
-`window` and `steps` (RaT-BPTT, Feng et al. 2024), or fixed at `steps` when window == steps.
+One trajectory starts from fresh parameters (or the teacher's), trains on minibatches of the memory
+and ends in a loss on real rows. What its derivative sees is the mode:
+
+    full      all steps
+    random    the last `window` steps before a random end (RaT-BPTT, Feng et al. 2024)
+    adaptive  the same, with ends drawn where the derivative was large (after AT-BPTT, 2025)
+    implicit  the stationary point that training has reached (implicit function theorem)
+    one_step  one gradient step on the whole memory after a random end: gradient matching
+
+The first three are exact for the steps they see. docs/metagrad.md explains the backward pass.
 """
 
-import math
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.scipy.sparse.linalg import cg
 
-from diet_jax import train
+from diet_jax import optim, train
 from diet_jax.models import Model, init_params
-from diet_jax.optim import make_inner
+from diet_jax.optim import Optimizer
 from diet_jax.train import Examples, TrainState
 from diet_jax.types import Array, Params
+from diet_jax.unroll import choose_level, scan_steps
+
+MODES = ("full", "random", "adaptive", "implicit", "one_step")
 
 
 class Inner(NamedTuple):
-    """The inner loop: which model, trained how (all static).
+    """The inner loop: which model, trained how, and differentiated how (all static).
 
-    steps: T. batch: rows a step. window: W <= T, the steps that are differentiated.
-    remat: recompute activations in sqrt(W) segments, for memory; costs one more forward pass.
-    l2: weight of the penalty on the embeddings of a batch.
+    steps: T. batch: rows a step. l2: weight of the penalty on the embeddings of a batch.
+    mode: one of MODES. window: W <= T, the steps differentiated in the modes random and adaptive.
+    budget: bytes that the unrolled steps of a trajectory may hold (`unroll.choose_level`).
+    offload: keep states in the host's memory. mixed: differentiate gradients in forward mode.
+    damping, solves: of the mode implicit, what is added to the curvature, and how many steps of
+    conjugate gradients are taken.
     """
 
     model: Model
-    optimizer: str
+    optimizer: Optimizer
     lr: float
-    momentum: float
-    eps_root: float
     steps: int
     batch: int
     window: int
-    remat: bool
-    l2: float
+    l2: float = 0.0
+    mode: str = "random"
+    budget: int = 1 << 30
+    offload: bool = False
+    mixed: bool = False
+    damping: float = 1e-3
+    solves: int = 20
 
     def tx(self):
-        return make_inner(self.optimizer, self.lr, self.momentum, self.eps_root)
+        return optim.make(self.optimizer, self.lr)
+
+    @property
+    def unrolled(self) -> int:
+        """The steps that are differentiated one by one."""
+        return {"full": self.steps, "implicit": 0, "one_step": 0}.get(self.mode, self.window)
+
+    @property
+    def first_end(self) -> int:
+        """The earliest step that a trajectory may end at; the last one is `steps`."""
+        return self.steps if self.mode == "implicit" else self.unrolled
+
+    def step(self, state: TrainState, batch: Examples, nudge: Params = None) -> TrainState:
+        gradient = train.forward_over_reverse if self.mixed else jax.grad
+        return train.step(self.model, self.tx(), state, batch, self.l2, nudge, gradient)
 
 
 class Slots(NamedTuple):
@@ -64,51 +94,47 @@ class Slots(NamedTuple):
 
 
 class Trajectory(NamedTuple):
-    """One inner run: the table rows of its compact table, its key, and the step that it ends at.
+    """One inner run: the table rows of its compact table, its key, its end and its start.
 
     trained: int32 [Ut], the rows that the memory touches, which training may move and has to carry.
-    fixed: int32 [Uf], rows that only outer rows or candidates look up; they stay where they start.
+    fixed: int32 [Uf], rows that only outer rows or candidates look up; training leaves them alone.
+    end: int32 [], `Inner.first_end` <= end <= steps, the step it ends at.
+    start: parameters with a table of the trained and then the fixed rows, or None for fresh ones.
+    fresh: bool [], whether to start from fresh ones all the same; None without `start`.
     """
 
     trained: Array
     fixed: Array
     key: Array
-    end: Array  # int32 [], window <= end <= steps
-
-
-def scan_window(step, state: TrainState, xs, length: int, remat: bool) -> TrainState:
-    """`lax.scan` of `step(state, x) -> state`, recomputed by segments of about sqrt(length)."""
-
-    def body(state, x):
-        return step(state, x), None
-
-    if not remat:
-        return jax.lax.scan(body, state, xs)[0]
-    segments = max(d for d in range(1, math.isqrt(length) + 1) if length % d == 0)
-
-    def segment(state, x):
-        return jax.lax.scan(jax.checkpoint(body), state, x)[0], None
-
-    nested = jax.tree.map(lambda a: a.reshape(segments, length // segments, *a.shape[1:]), xs)
-    return jax.lax.scan(jax.checkpoint(segment), state, nested)[0]
+    end: Array
+    start: Params = None
+    fresh: Array | None = None
 
 
 def warm_up(inner: Inner, slots: Slots, trajectory: Trajectory) -> tuple[TrainState, Array, Array]:
-    """Fresh parameters trained up to the window, its batches [W, b], and the fixed rows [Uf, D]."""
+    """The state where differentiation begins, the batches [W, b] left, and the fixed rows [Uf, D].
+
+    The fixed rows are as they are at the trajectory's end.
+    """
     key_init, key_order = jax.random.split(trajectory.key)
     n_fields, n_dense = slots.ids.shape[1], slots.dense.shape[1]
     rows = jnp.concatenate([trajectory.trained, trajectory.fixed])
     params = init_params(inner.model, key_init, rows, n_fields, n_dense)
+    if trajectory.start is not None:
+        params = jax.tree.map(
+            lambda a, b: jnp.where(trajectory.fresh, a, b), params, trajectory.start
+        )
     table, fixed = jnp.split(params["table"], [len(trajectory.trained)])
     order = train.cyclic_order(key_order, slots.valid, inner.steps, inner.batch)
-    first = trajectory.end - inner.window
-    tx, frozen = inner.tx(), jax.lax.stop_gradient(slots)
+    first = trajectory.end - inner.unrolled
+    frozen = jax.lax.stop_gradient(slots)
 
     def body(k, state):
-        return train.step(inner.model, tx, state, frozen.examples(order[k]), inner.l2)
+        return inner.step(state, frozen.examples(order[k]))
 
-    state = jax.lax.fori_loop(0, first, body, train.start(tx, {**params, "table": table}))
-    window = jax.lax.dynamic_slice_in_dim(order, first, inner.window)
+    state = jax.lax.fori_loop(0, first, body, train.start(inner.tx(), {**params, "table": table}))
+    window = jax.lax.dynamic_slice_in_dim(order, first, inner.unrolled)
+    fixed = fixed * optim.untouched(inner.optimizer, inner.lr, trajectory.end)
     return jax.lax.stop_gradient(state), window, fixed
 
 
@@ -118,44 +144,122 @@ def whole(params: Params, fixed: Array) -> Params:
 
 
 def outer_loss(inner: Inner, slots: Slots, trajectory: Trajectory, outer: Examples) -> Array:
-    """Loss on `outer` of the model that one trajectory trains on the memory: []."""
+    """Loss on `outer` of the model that one trajectory trains on the memory: [].
+
+    Its derivative by the slots is the meta-gradient of the mode.
+    """
     state, order, fixed = warm_up(inner, slots, trajectory)
-    tx = inner.tx()
-    state = scan_window(
-        lambda state, batch: train.step(inner.model, tx, state, batch, inner.l2),
-        state,
-        slots.examples(order),
-        inner.window,
-        inner.remat,
-    )
+    if not inner.unrolled:
+        return implicit_loss(inner, slots, state.params, fixed, outer)[0]
+    batches = slots.examples(order)
+    level = choose_level(inner.step, state, batches, inner.unrolled, inner.budget)
+    state = scan_steps(inner.step, state, batches, inner.unrolled, level, inner.offload)
     return train.loss(inner.model, whole(state.params, fixed), outer)
+
+
+def implicit_loss(
+    inner: Inner, slots: Slots, params: Params, fixed: Array, outer: Examples
+) -> tuple[Array, Params]:
+    """Loss on `outer` at the point that training has reached, and the adjoint v there.
+
+    With J what training on the whole memory descends, the loss's derivative by the slots is
+    -v . (d/dslots) grad J, with (H + damping) v = grad L at a stationary point (implicit), where H
+    is J's curvature, and v = lr grad L for a plain gradient step (one_step).
+    """
+
+    n = len(slots.valid)
+
+    def reached(params, slots):
+        every = slots.examples(jnp.arange(n))
+        # A slot out of use has no weight, and no ids that a penalty could count.
+        ids = jnp.where(slots.valid[:, None], every.ids, -1)
+        every = every._replace(ids=ids, weight=every.weight * slots.valid)
+        mean = train.objective(inner.model, params, every, inner.l2)
+        return mean * n / jnp.maximum(slots.valid.sum(), 1)
+
+    def judged(params):
+        return train.loss(inner.model, whole(params, fixed), outer)
+
+    value, slope = jax.value_and_grad(judged)(params)
+    if inner.mode == "one_step":
+        adjoint = jax.tree.map(lambda g: inner.lr * g, slope)
+    else:
+
+        def curve(v):
+            gradient = jax.grad(lambda p: reached(p, jax.lax.stop_gradient(slots)))
+            along = jax.jvp(gradient, (params,), (v,))[1]
+            return jax.tree.map(lambda h, x: h + inner.damping * x, along, v)
+
+        adjoint = cg(curve, slope, maxiter=inner.solves, tol=0.0)[0]
+    adjoint = jax.lax.stop_gradient(adjoint)
+    slopes = jax.tree.map(jnp.vdot, adjoint, jax.grad(reached)(params, slots))
+    change = -sum(jax.tree.leaves(slopes))
+    return jax.lax.stop_gradient(value - change) + change, adjoint
 
 
 def adjoints(
     inner: Inner, slots: Slots, trajectory: Trajectory, outer: Examples
 ) -> tuple[Params, Params, Array]:
-    """One trajectory's parameters before each step of the window, and the loss's adjoints there.
+    """A trajectory's parameters before each differentiated step, and the loss's adjoints there.
 
     All rows count as trained, since a candidate moves rows that no slot touches.
-    Returns (theta, mu, d_weight): theta and mu are like the parameters with a leading axis W;
-    mu_k is the derivative of the outer loss with respect to the gradient that step k descends.
-    d_weight float32 [N] is the derivative with respect to each slot's weight.
+    Returns (theta, mu, d_weight): theta and mu are like the parameters with a leading axis of steps
+    (one, in the modes implicit and one_step); mu_k is the derivative of the outer loss with respect
+    to the gradient that step k descends. d_weight float32 [N] is the derivative with respect to the
+    weight of each slot.
     """
     rows = jnp.concatenate([trajectory.trained, trajectory.fixed])
     trajectory = trajectory._replace(trained=rows, fixed=rows[:0])
-    state, order, _ = warm_up(inner, slots, trajectory)
-    tx = inner.tx()
-    zeros = jax.tree.map(lambda a: jnp.zeros((inner.window, *a.shape), a.dtype), state.params)
+    state, order, none = warm_up(inner, slots, trajectory)
 
-    def run(nudges, log_weight):
+    def at_the_end(log_weight):
+        now = slots._replace(log_weight=log_weight)
+        return implicit_loss(inner, now, state.params, none, outer)
+
+    def step_by_step(nudges, log_weight):
         batches = slots._replace(log_weight=log_weight).examples(order)
 
         def body(state, x):
-            batch, nudge = x
-            return train.step(inner.model, tx, state, batch, inner.l2, nudge), state.params
+            return inner.step(state, *x), state.params
 
         last, theta = jax.lax.scan(body, state, (batches, nudges))
         return train.loss(inner.model, last.params, outer), theta
 
-    (mu, d_log_weight), theta = jax.grad(run, argnums=(0, 1), has_aux=True)(zeros, slots.log_weight)
+    if not inner.unrolled:
+        d_log_weight, v = jax.grad(at_the_end, has_aux=True)(slots.log_weight)
+        theta = jax.tree.map(lambda a: a[None], state.params)
+        mu = jax.tree.map(lambda a: -a[None], v)
+    else:
+        zeros = jax.tree.map(lambda a: jnp.zeros((len(order), *a.shape), a.dtype), state.params)
+        (mu, d_log_weight), theta = jax.grad(step_by_step, argnums=(0, 1), has_aux=True)(
+            zeros, slots.log_weight
+        )
     return theta, mu, d_log_weight / jnp.exp(slots.log_weight)
+
+
+def overshoot(inner: Inner, slots: Slots, trajectory: Trajectory) -> Array:
+    """How smooth inner training is: for each step, curvature along it against slope: float32 [T].
+
+    For a step d from theta, on its own batch: d . H d / |g . d|. Below 1 a step lands where the
+    objective still falls; at 2 a quadratic would be no lower than before. Meta-gradients rank rows
+    only while training is smooth, so values near or above 2 call for a lower inner.lr.
+    """
+    key_init, key_order = jax.random.split(trajectory.key)
+    n_fields, n_dense = slots.ids.shape[1], slots.dense.shape[1]
+    params = init_params(inner.model, key_init, trajectory.trained, n_fields, n_dense)
+    order = train.cyclic_order(key_order, slots.valid, inner.steps, inner.batch)
+
+    def body(state, index):
+        batch = slots.examples(index)
+        after = inner.step(state, batch)
+        move = jax.tree.map(jnp.subtract, after.params, state.params)
+
+        def slope(params):
+            return jax.jvp(
+                lambda p: train.objective(inner.model, p, batch, inner.l2), (params,), (move,)
+            )[1]
+
+        first, second = jax.jvp(slope, (state.params,), (move,))
+        return after, second / jnp.maximum(jnp.abs(first), 1e-30)
+
+    return jax.lax.scan(body, train.start(inner.tx(), params), order)[1]

@@ -1,26 +1,135 @@
-"""Optimizers by name, safe to differentiate through."""
+"""Optimizers of inner training by name, safe to differentiate through.
 
+A compact table holds every row that training touches; of the others it must be known where they
+end. For each optimizer here a row without gradient stays where it started, but for the decoupled
+decay of adamw, which shrinks it by a known factor (`untouched`).
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
 import optax
 
-from diet_jax.types import Array, InputError
+from diet_jax.types import Array, InputError, Params
 
-INNER = ("adam", "sgd", "adagrad")
+INNER = ("sgd", "adam", "adamw", "lazy_adam", "adagrad", "rowwise_adagrad")
+B1, B2 = 0.9, 0.999  # of the Adam family
+ACCUMULATOR = 0.1  # what the accumulators of the Adagrad family start from
 
 
-def make_inner(name: str, lr: float | Array, momentum: float, eps_root: float):
-    """The optimizer that trains a model; `lr` may be traced, so one compilation serves a grid.
+class Optimizer(NamedTuple):
+    """An inner optimizer but for its learning rate (static).
 
-    adam: `eps_root` sits inside the square root and must be positive: with 0 a table row that has
-    had no gradient makes every meta-gradient NaN (its value changes training too, so it is part of
-    the recipe). sgd: heavy-ball `momentum`. adagrad: accumulator from 0.1.
-    Raises InputError for an unknown name or eps_root <= 0 with adam.
+    name: one of INNER. momentum: of sgd (heavy ball). eps_root: of the Adam family, inside the
+    square root; positive, or a row without gradient so far makes every meta-gradient NaN (it is
+    part of the recipe, since it changes training too). decay: of adamw, a step's and a rate's.
     """
-    if name == "adam":
-        if not eps_root > 0:
-            raise InputError(f"inner.eps_root must be positive for adam, got {eps_root}")
-        return optax.adam(lr, eps_root=eps_root)
+
+    name: str
+    momentum: float = 0.0
+    eps_root: float = 1e-8
+    decay: float = 0.0
+
+
+def make(optimizer: Optimizer, lr: float | Array) -> optax.GradientTransformation:
+    """The optimizer of parameters {"table", "net"}; `lr` may be traced: one compilation a grid.
+
+    Raises InputError for an unknown name, or for eps_root <= 0 with the Adam family.
+    """
+    name, momentum, eps_root, decay = optimizer
+    if "adam" in name and not eps_root > 0:
+        raise InputError(f"inner.eps_root must be positive for {name}, got {eps_root}")
     if name == "sgd":
         return optax.sgd(lr, momentum=momentum)
+    if name == "adam":
+        return optax.adam(lr, B1, B2, eps_root=eps_root)
+    if name == "adamw":
+        return optax.adamw(lr, B1, B2, eps_root=eps_root, weight_decay=decay)
     if name == "adagrad":
-        return optax.adagrad(lr)
-    raise InputError(f"unknown inner optimizer {name!r}: choose from {', '.join(INNER)}")
+        return optax.adagrad(lr, ACCUMULATOR)
+    if name == "lazy_adam":
+        table, net = scale_by_lazy_adam(eps_root), optax.scale_by_adam(B1, B2, eps_root=eps_root)
+    elif name == "rowwise_adagrad":
+        table, net = scale_by_rowwise_rss(), optax.scale_by_rss(ACCUMULATOR)
+    else:
+        raise InputError(f"unknown inner optimizer {name!r}: choose from {', '.join(INNER)}")
+    by_part = optax.partition({"table": table, "net": net}, {"table": "table", "net": "net"})
+    return optax.chain(by_part, optax.scale_by_learning_rate(lr))
+
+
+def untouched(optimizer: Optimizer, lr: float | Array, steps: int | Array) -> float | Array:
+    """What `steps` steps multiply a row by that has never had a gradient."""
+    return (1 - lr * optimizer.decay) ** steps if optimizer.name == "adamw" else 1.0
+
+
+def touched(rows: Array) -> Array:
+    """Which rows of a table's gradient [U, D] a step touches, as bool [U, 1]: not all zero."""
+    return jnp.any(rows != 0, axis=1, keepdims=True)
+
+
+class RowState(NamedTuple):
+    """Of `scale_by_rowwise_rss`: the sum of mean squares, float32 [U, 1] for each table."""
+
+    total: Params
+
+
+def scale_by_rowwise_rss() -> optax.GradientTransformation:
+    """Adagrad with one accumulator a row (FBGEMM's rowwise Adagrad): the mean square over columns.
+
+    Of tables [U, D]. Exact on a compact table: without gradient neither accumulator nor row moves.
+    """
+
+    def init(params):
+        return RowState(jax.tree.map(lambda t: jnp.full((len(t), 1), ACCUMULATOR, t.dtype), params))
+
+    def update(grads, state, params=None):
+        total = jax.tree.map(
+            lambda s, g: s + jnp.square(g).mean(1, keepdims=True), state.total, grads
+        )
+        moves = jax.tree.map(lambda g, s: g * jax.lax.rsqrt(s + 1e-7), grads, total)
+        return moves, RowState(total)
+
+    return optax.GradientTransformation(init, update)
+
+
+class LazyState(NamedTuple):
+    """Of `scale_by_lazy_adam`: int32 [] steps so far, and both moments, like the tables."""
+
+    count: Array
+    mu: Params
+    nu: Params
+
+
+def scale_by_lazy_adam(eps_root: float, eps: float = 1e-8) -> optax.GradientTransformation:
+    """Adam whose moments decay, and whose rows move, only in steps that touch them.
+
+    The definition of PyTorch's SparseAdam and TensorFlow's LazyAdam, of tables [U, D]: the bias
+    correction counts all steps; a row whose gradient is all zero counts as not touched. Dense Adam
+    moves a row by its momentum for many steps after it was last touched; this one does not.
+    """
+
+    def init(params):
+        zeros = jax.tree.map(jnp.zeros_like, params)
+        return LazyState(jnp.zeros((), jnp.int32), zeros, zeros)
+
+    def update(grads, state, params=None):
+        count = state.count + 1
+
+        def average(rate, before, now):
+            return jax.tree.map(
+                lambda a, g, x: jnp.where(touched(g), rate * a + (1 - rate) * x, a),
+                before,
+                grads,
+                now,
+            )
+
+        def move(g, m, v):
+            mean, square = m / (1 - B1**count), v / (1 - B2**count)
+            return jnp.where(touched(g), mean / (jnp.sqrt(square + eps_root) + eps), 0)
+
+        mu = average(B1, state.mu, grads)
+        nu = average(B2, state.nu, jax.tree.map(jnp.square, grads))
+        return jax.tree.map(move, grads, mu, nu), LazyState(count, mu, nu)
+
+    return optax.GradientTransformation(init, update)

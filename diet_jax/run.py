@@ -35,9 +35,10 @@ def distill(job: Job, state: State, number: int, report) -> tuple[State, dict]:
     fresh = Taught(stage.rows, stage.source, logit)
     rows_so_far = sum(len(step.train.user) for step in job.steps[:number])
     n_new = slots_after(config, rows_so_far) - int(state.memory.valid.sum())
+    start = None if config.inner.start == "fresh" else state.teacher
     key, n_steps = key_for(config.seed, "stage"), outer_steps(config, number)
     memory, facts = distill_stage(
-        job.engine, state.memory, fresh, n_new, n_steps, number, key, report
+        job.engine, state.memory, fresh, n_new, n_steps, number, key, report, start
     )
     random = tuple(
         random_rows(m, fresh, n_new, number, np.random.default_rng((config.seed, number, 1 + s)))
@@ -138,7 +139,7 @@ def stream_through(job: Job, folder: Path, recorder: Recorder) -> None:
 def recipe(config: Config) -> dict:
     """How to train on the exported memory: what the evaluation did."""
     inner = config.inner
-    names = ("optimizer", "momentum", "eps_root", "steps", "batch", "dim", "init_scale")
+    names = ("optimizer", "momentum", "eps_root", "decay", "steps", "batch", "dim", "init_scale")
     return {
         **{name: inner[name] for name in names},
         "hidden": list(config.eval.hidden),

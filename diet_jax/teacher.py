@@ -11,7 +11,7 @@ from diet_jax import train
 from diet_jax.compact import pad_to
 from diet_jax.evaluate import PREDICT_BLOCK, epochs
 from diet_jax.models import Model, init_params, logits
-from diet_jax.optim import make_inner
+from diet_jax.optim import Optimizer, make
 from diet_jax.train import Examples
 from diet_jax.types import Array, Params, Rows
 
@@ -30,7 +30,7 @@ def make_teacher(
 
     It is trained on through the stages by Adam, a fresh optimizer state at each.
     """
-    tx = make_inner("adam", lr, momentum=0.0, eps_root=1e-12)
+    tx = make(Optimizer("adam", eps_root=1e-12), lr)
     n_blocks = -(-n_stage // PREDICT_BLOCK)
     size = n_blocks * PREDICT_BLOCK
 

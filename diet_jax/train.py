@@ -1,5 +1,6 @@
 """One trainer for all: teacher, inner loop and evaluation train by the same step."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -39,23 +40,60 @@ def loss(model: Model, params: Params, batch: Examples) -> Array:
     return jnp.mean(batch.weight * optax.sigmoid_binary_cross_entropy(z, batch.target))
 
 
+def objective(model: Model, params: Params, batch: Examples, l2: float | Array) -> Array:
+    """What training descends: the loss plus l2 times the penalty of the batch's embeddings: []."""
+    return loss(model, params, batch) + l2 * penalty(model, params, batch.ids)
+
+
 def step(
-    model: Model, tx, state: TrainState, batch: Examples, l2: float | Array, nudge: Params = None
+    model: Model,
+    tx,
+    state: TrainState,
+    batch: Examples,
+    l2: float | Array,
+    nudge: Params = None,
+    gradient: Callable = jax.grad,
 ) -> TrainState:
-    """One optimizer step on `batch`: its loss plus l2 times the penalty of the embeddings it uses.
+    """One optimizer step on `batch`.
 
     `nudge`, if given, is added to the gradient first. The derivative of a later loss with respect
-    to a zero nudge is the adjoint that influence needs.
+    to a zero nudge is the adjoint that influence needs. gradient: `jax.grad`, or
+    `forward_over_reverse`, of a function of the parameters and the batch.
     """
-
-    def objective(params):
-        return loss(model, params, batch) + l2 * penalty(model, params, batch.ids)
-
-    grads = jax.grad(objective)(state.params)
+    grads = gradient(lambda params, batch: objective(model, params, batch, l2))(state.params, batch)
     if nudge is not None:
         grads = jax.tree.map(jnp.add, grads, nudge)
     updates, opt = tx.update(grads, state.opt, state.params)
     return TrainState(optax.apply_updates(state.params, updates), opt)
+
+
+def forward_over_reverse(f: Callable) -> Callable:
+    """The gradient of f(params, batch) by params, whose own derivative is taken in forward mode.
+
+    With an adjoint c for the gradient g, the backward pass needs (dg/dparams)^T c, which equals H c
+    as H is symmetric, and (dg/dbatch)^T c: the directional derivative along c of the gradient by
+    both. So nothing of the model's inner life is stored (MixFlow-MG, Kemaev et al. 2025).
+    """
+
+    @jax.custom_vjp
+    def gradient(params, batch):
+        return jax.grad(f)(params, batch)
+
+    def forward(params, batch):
+        return gradient(params, batch), (params, batch)
+
+    def backward(kept, adjoint):
+        params, batch = kept
+
+        def by_both(params):
+            real = (batch.dense, batch.target, batch.weight)
+            return jax.grad(lambda p, real: f(p, Examples(batch.ids, *real)), (0, 1))(params, real)
+
+        of_params, of_batch = jax.jvp(by_both, (params,), (adjoint,))[1]
+        return of_params, Examples(None, *of_batch)
+
+    gradient.defvjp(forward, backward)
+    return gradient
 
 
 def start(tx, params: Params) -> TrainState:

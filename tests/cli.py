@@ -13,7 +13,6 @@ SMALL = {
     "stages.count": 3,
     "memory.rate": 0.005,
     "inner.arch": "LR",
-    "inner.remat": False,
     "inner.dim": 2,
     "inner.steps": 10,
     "inner.window": 5,

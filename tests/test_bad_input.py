@@ -140,7 +140,7 @@ def refusal(monkeypatch, capsys, *args):
         (["--config.outer.stepss=5"], ("stepss", 'Did you mean "steps"')),
         (["--config.otter.steps=5"], ("otter", 'Did you mean "outer"')),
         (["--config.outer.steps=many"], ("config.outer.steps", "many")),
-        (["--config.inner.remat=perhaps"], ("config.inner.remat", "perhaps")),
+        (["--config.inner.mixed=perhaps"], ("config.inner.mixed", "perhaps")),
         (["--workdirr=x"], ("workdirr", "workdir")),
         (["distill"], ("distill",)),
     ],

@@ -3,9 +3,17 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import toy
 
-from diet_jax.bilevel import draw, outer_examples
+from diet_jax.bilevel import (
+    BINS,
+    draw,
+    draw_end,
+    make_outer_steps,
+    outer_examples,
+    start_outer,
+)
 from diet_jax.metagrad import outer_loss
 
 
@@ -21,7 +29,7 @@ def test_the_outer_gradient_is_the_mean_over_trajectories(engine):
         return outer_loss(inner, slots._replace(**learned), run, outer)
 
     key = jax.random.fold_in(jax.random.key(7), 0)
-    runs, outer = draw(key, inner, engine.plan, scene.stage, scene.anchor)
+    runs, _, outer = draw(key, inner, engine.plan, scene.stage, scene.anchor, jnp.zeros(BINS))
     learned = {name: getattr(slots, name) for name in toy.LEARNED}
     each = [
         one(learned, runs._replace(key=k), jax.tree.map(lambda a, r=r: a[r], outer))
@@ -39,8 +47,70 @@ def test_windows_end_anywhere_that_holds_them(engine):
     scene, _ = toy.first_turn(engine)
     inner = toy.proxy()
     keys = jax.random.split(jax.random.key(0), 40)
-    runs, _ = jax.vmap(lambda k: draw(k, inner, engine.plan, scene.stage, scene.anchor))(keys)
+    runs, *_ = jax.vmap(
+        lambda k: draw(k, inner, engine.plan, scene.stage, scene.anchor, jnp.zeros(BINS))
+    )(keys)
     assert set(runs.end.tolist()) == set(range(inner.window, inner.steps + 1))
+
+
+def test_adaptive_windows_end_where_gradients_were_large():
+    """A bin not seen counts as the largest; every end keeps a chance."""
+    inner = toy.inner(mode="adaptive", steps=87, window=8)  # ten ends a bin
+    keys = jax.random.split(jax.random.key(0), 4000)
+
+    def counts(ends):
+        found, bins = jax.vmap(lambda k: draw_end(k, inner, jnp.asarray(ends)))(keys)
+        assert found.min() >= 8 and found.max() <= 87
+        np.testing.assert_array_equal(bins, (found - 8) // 10)
+        return np.bincount(bins, minlength=BINS) / len(keys)
+
+    np.testing.assert_allclose(counts(np.zeros(BINS, np.float32)), 1 / BINS, atol=0.02)
+    some = np.array([1, 1, 2, 4, 1, 1, 2, 0], np.float32)
+    want = 0.8 * np.array([1, 1, 2, 4, 1, 1, 2, 4]) / 16 + 0.2 / BINS
+    np.testing.assert_allclose(counts(some), want, atol=0.02)
+
+
+def outer_steps(engine, n, **change):
+    """The state before and after n outer steps of stage 2, under another plan."""
+    plan = engine.plan._replace(trajectories=1, chunk=n, **change)
+    scene, slots = toy.first_turn(engine)
+    learned = {name: jnp.asarray(getattr(slots, name)) for name in toy.LEARNED}
+    before = start_outer(plan, learned)
+    run = make_outer_steps(toy.proxy(), plan, engine.place)
+
+    def go(scene, state=before):
+        state = jax.tree.map(jnp.array, state)  # what is donated is gone
+        args = (slots, slots.valid, jax.random.key(7), np.int32(0), scene.stage, scene.anchor)
+        return run(state, *args)
+
+    return scene, before, go
+
+
+def test_a_step_that_is_not_finite_is_not_taken_and_counted(engine):
+    scene, before, go = outer_steps(engine, 3)
+    broken = scene.stage._replace(target=np.full_like(scene.stage.target, np.nan))
+    after, loss = go(scene._replace(stage=broken))
+    assert np.isnan(loss).all() and after.skipped == 3
+    for a, b in zip(
+        jax.tree.leaves(after._replace(skipped=0)),
+        jax.tree.leaves(before._replace(skipped=0)),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(a, b)
+    after, loss = go(scene)
+    assert np.isfinite(loss).all() and after.skipped == 0 and after.norm > 0
+
+
+def test_gradients_are_cut_to_their_running_mean(engine):
+    scene, before, go = outer_steps(engine, 1, clip=0.5)
+    first, _ = go(scene)
+    assert first.ends[first.ends > 0].tolist() == [first.norm]
+    small = before._replace(norm=np.float32(0.01) * first.norm)
+    moment = lambda state: optax.tree.norm(optax.tree_utils.tree_get(state.opt, "mu"))  # noqa: E731
+    cut, _ = go(scene, small)
+    np.testing.assert_allclose(moment(cut), 0.1 * 0.5 * small.norm, rtol=1e-5)
+    np.testing.assert_allclose(moment(first), 0.1 * first.norm, rtol=1e-5)
+    np.testing.assert_allclose(cut.norm, 0.95 * small.norm + 0.05 * first.norm, rtol=1e-5)
 
 
 def test_outer_rows_weigh_the_stage_and_the_past_by_their_shares(engine):

@@ -13,11 +13,11 @@ from diet_jax.baselines import random_rows
 from diet_jax.compact import compact
 from diet_jax.evaluate import Plan, Recipe, Task, epochs, make_trials, run_trials
 from diet_jax.models import init_params, logits, make_model
-from diet_jax.optim import make_inner
+from diet_jax.optim import Optimizer, make
 from diet_jax.teacher import make_teacher
 
 MODEL = make_model("FM", dim=2, hidden=(), init_scale=0.3)
-RECIPE = Recipe("sgd", momentum=0.9, eps_root=1e-8, batch=4)
+RECIPE = Recipe(Optimizer("sgd", momentum=0.9), batch=4)
 SEEDS = (3, 8)
 LR, L2 = 0.3, 0.1
 
@@ -55,7 +55,7 @@ def test_trials_side_by_side_are_plain_trainings(shared):
     assert seconds > 0
     for seed, data, batches, figure in zip(SEEDS, each, order, figures, strict=True):
         key = jax.random.fold_in(train.key_for(plan.seed, "trial"), seed)
-        tx = make_inner("sgd", LR, 0.9, 1e-8)
+        tx = make(RECIPE.optimizer, LR)
         params = init_params(MODEL, key, jnp.arange(toy.VOCAB), 3, 1)
         data = jax.tree.map(jnp.asarray, data)
         state, batches = train.start(tx, params), jnp.asarray(batches)

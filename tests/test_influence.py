@@ -11,6 +11,7 @@ from diet_jax import train
 from diet_jax.influence import influence
 from diet_jax.metagrad import outer_loss, warm_up
 from diet_jax.models import logits, penalty
+from diet_jax.optim import Optimizer
 
 H = 1e-5
 CANDIDATES = 6
@@ -21,7 +22,7 @@ def case(request):
     """The inner loop, its slots, run and outer rows, candidates, and the influence of both."""
     with jax.enable_x64(True):
         rng = np.random.default_rng(1)
-        inner = toy.inner_in_double(optimizer=request.param)
+        inner = toy.inner_in_double(optimizer=Optimizer(request.param, momentum=0.9))
         slots, outer, candidates = toy.in_double(
             (toy.slots(rng), toy.examples(rng, 20), toy.examples(rng, CANDIDATES))
         )
@@ -78,3 +79,18 @@ def test_blocks_of_candidates_score_like_one(x64, case):
     blocks = jax.jit(lambda c: influence(inner, slots, run, outer, c, block=2))(candidates)
     np.testing.assert_allclose(blocks[0], of_slots, rtol=1e-10)
     np.testing.assert_allclose(blocks[1], of_rows, rtol=1e-10)
+
+
+@pytest.mark.parametrize("mode", ["implicit", "one_step"])
+def test_without_unrolling_a_slot_scores_like_a_candidate_that_equals_it(x64, mode):
+    rng = np.random.default_rng(2)
+    inner = toy.inner_in_double(mode=mode, damping=1.0)
+    slots, outer = toy.in_double((toy.slots(rng), toy.examples(rng, 20)))
+    run, every = toy.trajectory(), slots.examples(jnp.arange(toy.SLOTS))
+    of_slots, of_rows = influence(inner, slots, run, outer, every, block=toy.SLOTS)
+    used = slice(toy.VALID)
+    assert np.all(of_slots[used] != 0) and not of_slots[toy.VALID :].any()
+    np.testing.assert_allclose(of_rows[used], of_slots[used], rtol=1e-9)
+    loss = lambda w: outer_loss(inner, slots._replace(log_weight=jnp.log(w)), run, outer)  # noqa: E731
+    slope = jax.grad(loss)(jnp.exp(slots.log_weight))
+    np.testing.assert_allclose(of_slots, -slope, rtol=1e-9)

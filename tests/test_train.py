@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from diet_jax import train
 from diet_jax.models import init_params, make_model, penalty
-from diet_jax.optim import make_inner
+from diet_jax.optim import Optimizer, make
 from diet_jax.train import Examples
 from diet_jax.types import InputError
 
@@ -34,11 +34,15 @@ def adam(g, memory, lr):
     return -lr * m / (1 - 0.9**k) / (np.sqrt(v / (1 - 0.999**k) + 1e-4) + 1e-8)
 
 
-@pytest.mark.parametrize("rule", [sgd, adagrad, adam])
+def adamw(g, memory, lr):
+    return adam(g, memory, lr) - lr * 0.3 * memory["theta"]
+
+
+@pytest.mark.parametrize("rule", [sgd, adagrad, adam, adamw])
 def test_training_a_logistic_regression_against_its_formulas(x64, rule):
     data = toy.in_double(toy.examples(np.random.default_rng(0), 12))
     order = np.random.default_rng(1).integers(0, 12, (6, 4))
-    tx = make_inner(rule.__name__, 0.1, momentum=0.9, eps_root=1e-4)
+    tx = make(Optimizer(rule.__name__, momentum=0.9, eps_root=1e-4, decay=0.3), 0.1)
     params = init_params(LR, jax.random.key(0), jnp.arange(toy.VOCAB), 3, 1)
     fitted = train.fit(LR, tx, train.start(tx, params), data, jnp.asarray(order), 5).params
 
@@ -51,10 +55,57 @@ def test_training_a_logistic_regression_against_its_formulas(x64, rule):
         table = np.zeros(toy.VOCAB)
         np.add.at(table, ids, error[:, None])
         grads = {"table": table, "bias": error.sum(), "dense": error @ dense}
+        for name, memory in memories.items():
+            memory["theta"] = theta[name]
         theta = {name: theta[name] + rule(grads[name], memories[name], 0.1) for name in theta}
     np.testing.assert_allclose(fitted["table"][:, 0], theta["table"], rtol=1e-10)
     np.testing.assert_allclose(fitted["net"]["bias"], theta["bias"], rtol=1e-10)
     np.testing.assert_allclose(fitted["net"]["dense"], theta["dense"], rtol=1e-10)
+
+
+def table_moves(name, grads):
+    """What an optimizer of rate one adds to a table [4, 3] under a list of gradients of it."""
+    tx = make(Optimizer(name, eps_root=1e-4), 1.0)
+    params = {"table": jnp.zeros((4, 3)), "net": jnp.zeros(2)}
+    state, moves = tx.init(params), []
+    for table in grads:
+        updates, state = tx.update({"table": jnp.asarray(table), "net": jnp.ones(2)}, state, params)
+        moves.append(updates["table"])
+    return moves
+
+
+def some_gradients():
+    """Three gradients of a table; row 2 is touched by the first and the last, row 3 by none."""
+    grads = np.random.default_rng(0).normal(size=(3, 4, 3))
+    grads[:, 3] = grads[1, 2] = 0
+    return grads
+
+
+def test_rowwise_adagrad_has_one_accumulator_a_row(x64):
+    total = np.full((4, 1), 0.1)
+    for g, move in zip(
+        some_gradients(), table_moves("rowwise_adagrad", some_gradients()), strict=True
+    ):
+        total = total + (g**2).mean(1, keepdims=True)
+        np.testing.assert_allclose(move, -g / np.sqrt(total + 1e-7), rtol=1e-10)
+
+
+def test_lazy_adam_leaves_rows_alone_in_steps_that_do_not_touch_them(x64):
+    """Row by row: moments of the steps that touched it, corrected by the count of all steps."""
+    m, v = np.zeros((4, 3)), np.zeros((4, 3))
+    moves = table_moves("lazy_adam", some_gradients())
+    for k, (g, move) in enumerate(zip(some_gradients(), moves, strict=True), 1):
+        for row in range(4):
+            if not g[row].any():
+                assert not move[row].any()
+                continue
+            m[row] = 0.9 * m[row] + 0.1 * g[row]
+            v[row] = 0.999 * v[row] + 0.001 * g[row] ** 2
+            step = m[row] / (1 - 0.9**k) / (np.sqrt(v[row] / (1 - 0.999**k) + 1e-4) + 1e-8)
+            np.testing.assert_allclose(move[row], -step, rtol=1e-10)
+    dense = table_moves("adam", some_gradients())
+    assert np.any(dense[1][2] != 0)  # by its momentum, where the lazy one rests
+    np.testing.assert_allclose(moves[2][:2], dense[2][:2], rtol=1e-10)
 
 
 def test_loss_is_the_mean_of_weight_times_entropy():
@@ -79,15 +130,16 @@ def test_order_passes_through_the_valid_rows_only_and_evenly(valid, seed):
     assert np.array_equal(order.ravel()[n:], order.ravel()[:-n])
 
 
+@pytest.mark.parametrize("name", ["adam", "adamw", "lazy_adam"])
 @pytest.mark.parametrize("eps_root", [0.0, -1e-8, float("nan")])
-def test_adam_without_eps_root_is_refused(eps_root):
+def test_adam_without_eps_root_is_refused(name, eps_root):
     with pytest.raises(InputError, match="eps_root"):
-        make_inner("adam", 0.1, 0.9, eps_root)
+        make(Optimizer(name, eps_root=eps_root), 0.1)
 
 
 def test_an_unknown_optimizer_is_refused_by_name():
-    with pytest.raises(InputError, match="'lion'.*adam, sgd, adagrad"):
-        make_inner("lion", 0.1, 0.9, 1e-8)
+    with pytest.raises(InputError, match="'lion'.*sgd, adam, adamw"):
+        make(Optimizer("lion"), 0.1)
 
 
 def test_the_penalty_is_the_squared_length_of_embeddings_alone():

@@ -7,10 +7,11 @@ import optax
 
 from configs import default
 from diet_jax import memory as mem
-from diet_jax.bilevel import OuterState, Plan, outer_optimizer
+from diet_jax.bilevel import Plan, start_outer
 from diet_jax.distill import Engine, Scene, distill_stage, make_engine, set_scene, to_slots
 from diet_jax.metagrad import Inner, Slots, Trajectory
 from diet_jax.models import make_model
+from diet_jax.optim import Optimizer
 from diet_jax.sharding import Placement, all_devices
 from diet_jax.train import Examples
 from diet_jax.types import Memory, Rows, Taught
@@ -24,14 +25,11 @@ LEARNED = ("label_logit", "log_weight", "dense")
 def inner(**change) -> Inner:
     known = {
         "model": make_model("DeepFM", dim=2, hidden=(4,), init_scale=0.3),
-        "optimizer": "adam",
+        "optimizer": Optimizer("adam"),
         "lr": 0.05,
-        "momentum": 0.9,
-        "eps_root": 1e-8,
         "steps": 6,
         "batch": 4,
         "window": 6,
-        "remat": False,
         "l2": 0.03,
     }
     return Inner(**(known | change))
@@ -93,7 +91,7 @@ def proxy() -> Inner:
     """The inner loop of `engine`."""
     model = make_model("FM", dim=2, hidden=(), init_scale=0.3)
     # Smooth inner training (a large eps_root): rounding is not enlarged from step to step.
-    return inner(model=model, lr=0.1, eps_root=1e-3, batch=8, window=4)
+    return inner(model=model, optimizer=Optimizer("adam", eps_root=1e-3), lr=0.1, batch=8, window=4)
 
 
 def engine(place: Placement | None = None) -> Engine:
@@ -164,7 +162,7 @@ def outer_gradient(engine: Engine, scene: Scene, slots: Slots):
     After one step Adam's first moment holds a tenth of the gradient.
     """
     learned = {name: getattr(slots, name) for name in LEARNED}
-    state = OuterState(learned, outer_optimizer(engine.plan).init(learned))
+    state = start_outer(engine.plan, learned)
     state, slots, writable = engine.place.replicate((state, slots, slots.valid))
     args = (jax.random.key(7), np.int32(0), scene.stage, scene.anchor)
     state, loss = engine.outer_steps(state, slots, writable, *args)
@@ -204,7 +202,6 @@ def config(path: str, **change):
             "inner.steps": 4,
             "inner.window": 3,
             "inner.batch": 8,
-            "inner.remat": False,
             "outer.steps": 4,
             "outer.chunk": 2,
             "outer.batch": 16,

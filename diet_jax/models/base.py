@@ -19,6 +19,7 @@ class Model(NamedTuple):
     init_scale: standard deviation of the other columns at the start.
     pool: for each id column the field that it is pooled into (`types.Schema`); () if every column
     is a field of its own.
+    compute: dtype of the forward pass, "" for that of the parameters; logits are as exact as those.
     """
 
     name: str
@@ -28,6 +29,7 @@ class Model(NamedTuple):
     linear: bool
     init_scale: float = 0.01
     pool: tuple[int, ...] = ()
+    compute: str = ""
 
 
 class Tower(nn.Module):
@@ -92,4 +94,7 @@ def penalty(model: Model, params: Params, ids: Array) -> Array:
 
 def logits(model: Model, params: Params, ids: Array, dense: Array) -> Array:
     """Logits [B] for ids int32 [B, K] that index params["table"], and dense [B, G]."""
-    return model.apply(params["net"], look_up(model, params["table"], ids), dense)
+    inputs = params["net"], look_up(model, params["table"], ids), dense
+    if model.compute:
+        inputs = jax.tree.map(lambda a: a.astype(model.compute), inputs)
+    return model.apply(*inputs).astype(params["table"].dtype)

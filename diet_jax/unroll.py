@@ -1,0 +1,83 @@
+"""A loop to differentiate through within a budget of bytes, by nested recomputation.
+
+Reverse mode needs the state before every step. At level 0 each step keeps all that its derivative
+needs; at level 1 its state alone, and the rest is computed again; at level k states are kept at
+about length^(1/k) points of each of k nested loops, which costs k further forward passes.
+"""
+
+import jax
+from jax.ad_checkpoint import checkpoint_name
+
+from diet_jax.types import InputError
+
+LEVELS = 5  # beyond this a further level saves next to nothing
+
+
+def scan_steps(step, state, xs, length: int, level: int, offload: bool = False):
+    """The state after `step(state, x) -> state` for each of the `length` entries of xs.
+
+    level: as above. offload: keep the outermost states in the host's memory (level 1 or more).
+    """
+
+    def body(state, x):
+        return step(state, x), None
+
+    if level == 0:
+        return jax.lax.scan(body, state, xs)[0]
+    keep = {}
+    if offload:
+        keep["policy"] = jax.checkpoint_policies.save_and_offload_only_these_names(
+            names_which_can_be_saved=[],
+            names_which_can_be_offloaded=["state"],
+            offload_src="device",
+            offload_dst="pinned_host",
+        )
+    size = part(length, level)
+
+    def segment(state, x):
+        state = checkpoint_name(state, "state") if offload else state
+        return scan_steps(step, state, x, size, level - 1), None
+
+    n, rest = divmod(length, size)
+    head = jax.tree.map(lambda a: a[: n * size].reshape(n, size, *a.shape[1:]), xs)
+    state = jax.lax.scan(jax.checkpoint(segment, **keep), state, head)[0]
+    if rest:
+        tail = jax.tree.map(lambda a: a[n * size :], xs)
+        state = scan_steps(step, state, tail, rest, level)
+    return state
+
+
+def part(length: int, level: int) -> int:
+    """Steps between two states that the outermost of `level` nested loops keeps."""
+    return max(1, round(length ** (1 - 1 / level)))
+
+
+def bytes_kept(length: int, level: int, state: int, step: int) -> int:
+    """Bytes that a loop holds: `state` is one state's, `step` what one step's derivative needs."""
+    if level == 0:
+        return length * step
+    size = part(length, level)
+    return -(-length // size) * state + bytes_kept(size, level - 1, state, step)
+
+
+def choose_level(step, state, xs, length: int, budget: int) -> int:
+    """The level of least recomputation at which `scan_steps` holds no more than `budget` bytes.
+
+    Read from shapes alone. Raises InputError, with what would do, when no level fits.
+    """
+    x = jax.tree.map(lambda a: a[0], xs)
+    residuals = jax.eval_shape(lambda state, x: jax.vjp(step, state, x)[1], state, x)
+    sizes = size_of(state), size_of(residuals)
+    needs = [bytes_kept(length, level, *sizes) for level in range(LEVELS + 1)]
+    for level, need in enumerate(needs):
+        if need <= budget:
+            return level
+    raise InputError(
+        f"{length} differentiated steps need {min(needs) / 2**20:.0f} MiB a trajectory, and "
+        f"inner.mebibytes leaves {budget / 2**20:.0f}; set it higher, or inner.window lower"
+    )
+
+
+def size_of(tree) -> int:
+    """Bytes of the arrays (or shapes) of a pytree."""
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
