@@ -1,0 +1,371 @@
+"""Cost of a meta-gradient: this engine beside dense JAX and PyTorch peers, on the same work.
+
+    python -m benchmarks.metagrad --out=benchmarks/results --peers_python=PEERS/bin/python
+
+The work: the derivative of a loss on 2,048 rows by the labels and weights of N slots, through T
+training steps of a DeepFM (20 fields, d embedding columns, tower 64-32) on batches of the slots.
+PEERS is an environment with benchmarks/peers-requirements.txt; without it peers are left out.
+
+Each measurement is a process of its own; engines take turns, so that what else the machine does
+meets all of them. "naive" is optax in a `lax.scan` on the whole table under `jax.grad`, which is
+also how optax's documentation differentiates through training; "remat" checkpoints every step.
+"""
+
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from absl import app, flags, logging
+
+from diet_jax import train
+from diet_jax.compact import compact
+from diet_jax.files import replace_text
+from diet_jax.influence import influence
+from diet_jax.metagrad import Inner, Slots, Trajectory, outer_loss
+from diet_jax.models import init_params, logits, make_model
+from diet_jax.optim import Optimizer
+from diet_jax.record import software_versions
+
+OUT = flags.DEFINE_string("out", "benchmarks/results", "Folder of metagrad.json and metagrad.svg.")
+PEERS = flags.DEFINE_string("peers_python", "", "The peers' Python; empty: without them.")
+ROUNDS = flags.DEFINE_integer("rounds", 3, "Measurements of each engine and cell.")
+QUICK = flags.DEFINE_bool("quick", False, "Tiny cells: does it all work?")
+CHILD = flags.DEFINE_string("child", "", "One measurement, as JSON (how the program calls itself).")
+
+FIELDS, OUTER, CANDIDATES = 20, 2048, 100_000
+PEER_ENGINES = ("higher", "higher, sparse embeddings", "torchopt")
+
+
+class Cell(NamedTuple):
+    """A size of the problem: table rows, steps, slots, rows a batch, embedding columns."""
+
+    V: int = 100_000
+    T: int = 64
+    N: int = 1024
+    b: int = 128
+    d: int = 16
+    optimizer: str = "adam"
+
+
+BASE = Cell()
+JAX = ("ours", "naive", "remat")
+ALL = (*JAX, *PEER_ENGINES)
+CELLS = {
+    # Who agrees with whom: few steps, so that rounding has no time to grow.
+    Cell(V=2_000, T=8, optimizer="sgd"): ALL,
+    Cell(V=2_000, T=8): (*JAX, "torchopt"),
+    BASE: ALL,
+    BASE._replace(T=256): JAX,
+    Cell(V=1_000_000, T=20): JAX,
+    **{BASE._replace(T=T): ("ours",) for T in (16, 1024)},
+    **{BASE._replace(V=V): ("ours",) for V in (10**4, 10**6, 10**7, 10**8)},
+    **{BASE._replace(N=N): ("ours",) for N in (256, 4096)},
+    **{BASE._replace(b=b): ("ours",) for b in (32, 512)},
+    **{BASE._replace(d=d): ("ours",) for d in (8, 32)},
+}
+TINY = {Cell(V=2_000, T=8, N=64, b=16, d=4, optimizer=o): JAX for o in ("sgd", "adam")}
+
+
+class Problem(NamedTuple):
+    """A cell's inner loop, slots, key and outer rows; ids are rows of the whole table."""
+
+    inner: Inner
+    slots: Slots
+    key: jax.Array
+    outer: train.Examples
+
+
+def make_problem(cell: Cell) -> Problem:
+    """Ids are Zipf within each field's share of the table, as in a log."""
+    rng = np.random.default_rng(0)
+    share = cell.V // FIELDS
+
+    def rows(n):
+        rank = (share ** rng.random((n, FIELDS))).astype(np.int64) - 1
+        return (rank + share * np.arange(FIELDS)).astype(np.int32)
+
+    none = np.zeros((cell.N, 0), np.float32)
+    z, w = rng.normal(size=(2, cell.N)).astype(np.float32)
+    slots = Slots(rows(cell.N), np.ones(cell.N, bool), none, z, 0.3 * w)
+    label = rng.integers(0, 2, OUTER).astype(np.float32)
+    outer = train.Examples(
+        rows(OUTER), np.zeros((OUTER, 0), np.float32), label, np.ones(OUTER, np.float32)
+    )
+    model = make_model("DeepFM", cell.d, (64, 32))
+    inner = Inner(
+        model,
+        Optimizer(cell.optimizer, momentum=0.9),
+        1e-2,
+        cell.T,
+        cell.b,
+        cell.T,
+        mode="full",
+        budget=64 << 20,
+    )
+    return Problem(inner, slots, jax.random.key(0), outer)
+
+
+def start(problem: Problem, cell: Cell) -> tuple[dict, jax.Array]:
+    """Parameters with the whole table, and the batches [T, b]: what every engine trains with."""
+    key_init, key_order = jax.random.split(problem.key)
+    params = init_params(problem.inner.model, key_init, jnp.arange(cell.V), FIELDS, 0)
+    return params, train.cyclic_order(key_order, problem.slots.valid, cell.T, cell.b)
+
+
+def ours(problem: Problem, cell: Cell):
+    """(f, arguments): f(labels, weights, *rest) -> loss, on compact tables."""
+    slots, outer = problem.slots, problem.outer
+    table = compact(slots.ids, outer.ids, 1024)
+    slots = slots._replace(ids=table.positions(slots.ids))
+    outer = outer._replace(ids=table.positions(outer.ids))
+    n = table.n_trained
+    run = Trajectory(table.rows[:n], table.rows[n:], problem.key, np.int32(cell.T))
+
+    def f(z, w, slots, run, outer):
+        now = slots._replace(label_logit=z, log_weight=w)
+        return outer_loss(problem.inner, now, run, outer)
+
+    return f, (slots, run, outer)
+
+
+def dense(problem: Problem, cell: Cell, remat: bool):
+    """The same on the whole table, as one writes it with optax and `lax.scan`."""
+    model, (params, order) = problem.inner.model, start(problem, cell)
+    tx = optax.adam(1e-2, eps_root=1e-8) if cell.optimizer == "adam" else optax.sgd(1e-2, 0.9)
+
+    def entropy(params, ids, dense, target, weight):
+        z = logits(model, params, ids, dense)
+        return jnp.mean(weight * optax.sigmoid_binary_cross_entropy(z, target))
+
+    def f(z, w, slots, params, order, outer):
+        def step(carry, index):
+            params, state = carry
+            batch = slots.ids[index], slots.dense[index], jax.nn.sigmoid(z[index])
+            grads = jax.grad(entropy)(params, *batch, jnp.exp(w[index]))
+            updates, state = tx.update(grads, state, params)
+            return (optax.apply_updates(params, updates), state), None
+
+        step = jax.checkpoint(step) if remat else step
+        (params, _), _ = jax.lax.scan(step, (params, tx.init(params)), order)
+        return entropy(params, *outer)
+
+    return f, (problem.slots, params, order, problem.outer)
+
+
+def measure(engine: str, cell: Cell, calls: int, result: str) -> dict:
+    """Compile, then time `calls` calls of one JAX engine; the gradient goes to `result`."""
+    problem = make_problem(cell)
+    f, rest = ours(problem, cell) if engine == "ours" else dense(problem, cell, engine == "remat")
+    args = jax.device_put((problem.slots.label_logit, problem.slots.log_weight, *rest))
+    begin = time.perf_counter()
+    program = jax.jit(jax.grad(f, (0, 1))).lower(*args).compile()
+    seconds = [time.perf_counter() - begin]
+    for _ in range(calls + 1):
+        begin = time.perf_counter()
+        grads = jax.block_until_ready(program(*args))
+        seconds.append(time.perf_counter() - begin)
+    np.savez(result, g0=grads[0], g1=grads[1])
+    memory = program.memory_analysis().temp_size_in_bytes
+    return {"first": sum(seconds[:2]), "seconds": seconds[2:], "temp_bytes": memory}
+
+
+def candidates_per_second() -> float:
+    """Exact influence of 100,000 candidates, trained 60 steps of which 30 are differentiated."""
+    problem = make_problem(BASE)
+    inner = problem.inner._replace(steps=60, mode="random", window=30)
+    rng, block = np.random.default_rng(1), 2048
+    n = CANDIDATES // block * block
+    pool = problem.outer.ids[rng.integers(0, OUTER, (n, FIELDS)), np.arange(FIELDS)]
+    table = compact(problem.slots.ids, problem.outer.ids, 1024)
+    rows = train.Examples(
+        table.positions(pool), np.zeros((n, 0), np.float32), *np.full((2, n), 0.5, np.float32)
+    )
+    slots = problem.slots._replace(ids=table.positions(problem.slots.ids))
+    outer = problem.outer._replace(ids=table.positions(problem.outer.ids))
+    cut = table.n_trained
+    run = Trajectory(table.rows[:cut], table.rows[cut:], problem.key, np.int32(60))
+    f = jax.jit(lambda *args: influence(inner, *args, block=block))
+    args = jax.device_put((slots, run, outer, rows))
+    jax.block_until_ready(f(*args))
+    begin = time.perf_counter()
+    jax.block_until_ready(f(*args))
+    return n / (time.perf_counter() - begin)
+
+
+def in_a_process(engine: str, cell: Cell, calls: int, folder: Path) -> dict:
+    """One measurement; an engine that fails gives its last line of error."""
+    result = folder / "gradient.npz"
+    if engine in PEER_ENGINES:
+        export(cell, 1, folder / "problem.npz")  # nothing is compiled: one call tells enough
+        script = str(Path(__file__).parent / "metagrad_peers.py")
+        argv = [PEERS.value, script, engine, str(folder / "problem.npz"), str(result)]
+    else:
+        what = json.dumps([engine, cell, calls, str(result)])
+        argv = [sys.executable, "-m", "benchmarks.metagrad", f"--child={what}"]
+    done = subprocess.run(argv, capture_output=True, text=True)
+    if done.returncode:
+        return {"error": done.stderr.strip().splitlines()[-1]}
+    gradient = np.concatenate(list(np.load(result).values()))
+    return json.loads(done.stdout.splitlines()[-1]) | {"gradient": gradient}
+
+
+def export(cell: Cell, calls: int, path: Path) -> None:
+    """The problem for a peer."""
+    problem = make_problem(cell)
+    params, order = start(problem, cell)
+    layers = params["net"]["tower"]["params"]
+    tower = {
+        f"{kind}{k}": layers[f"Dense_{k}"][kind]
+        for k in range(len(layers))
+        for kind in ("kernel", "bias")
+    }
+    inner, slots, outer = problem.inner, problem.slots, problem.outer
+    np.savez(
+        path,
+        table=params["table"],
+        bias=params["net"]["bias"],
+        order=order,
+        slot_ids=slots.ids,
+        label_logit=slots.label_logit,
+        log_weight=slots.log_weight,
+        outer_ids=outer.ids,
+        outer_target=outer.target,
+        lr=inner.lr,
+        calls=calls,
+        optimizer=cell.optimizer,
+        momentum=inner.optimizer.momentum,
+        eps_root=inner.optimizer.eps_root,
+        **tower,
+    )
+
+
+def run(cells: dict[Cell, tuple[str, ...]], rounds: int, calls: int) -> list[dict]:
+    """One row for each cell and engine; the engines of a cell take turns."""
+    table = []
+    for cell, engines in cells.items():
+        engines = [e for e in engines if PEERS.value or e not in PEER_ENGINES]
+        found = {engine: [] for engine in engines}
+        with tempfile.TemporaryDirectory() as folder:
+            for _ in range(rounds):
+                for engine in engines:
+                    if not (found[engine] and "error" in found[engine][0]):
+                        found[engine].append(in_a_process(engine, cell, calls, Path(folder)))
+        for engine, runs in found.items():
+            row = {**cell._asdict(), "engine": engine}
+            if "error" in runs[0]:
+                row["error"] = runs[0]["error"]
+            else:
+                every = [s for r in runs for s in r["seconds"]]
+                row["seconds"] = float(np.median(every))
+                row["spread"] = [min(every), max(every)]
+                row["first"] = float(np.median([r["first"] for r in runs]))
+                row["temp_mib"] = runs[0].get("temp_bytes", 0) / 2**20 or None
+                row["peak_rss_mib"] = max(r["peak_rss_mib"] for r in runs)
+                want = found["ours"][0]["gradient"]
+                gap = np.linalg.norm(runs[0]["gradient"] - want) / np.linalg.norm(want)
+                row["difference"] = float(gap)
+            table.append(row)
+            print(json.dumps(row), flush=True)
+    return table
+
+
+def draw(table: list[dict], path: Path) -> None:
+    """Seconds and memory of this engine along each axis, and of the others where they were run."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    import matplotlib.pyplot as plt
+
+    axes = ("V", "T", "N", "b", "d")
+    figure, plots = plt.subplots(2, len(axes), figsize=(14, 5), sharey="row", squeeze=False)
+    for column, axis in enumerate(axes):
+        same = [a for a in axes if a != axis]
+        here = [
+            r
+            for r in table
+            if "seconds" in r and r["optimizer"] == "adam"
+            if all(r[a] == getattr(BASE, a) for a in same)
+        ]
+        for engine in dict.fromkeys(r["engine"] for r in here):
+            rows = sorted((r for r in here if r["engine"] == engine), key=lambda r: r[axis])
+            for line, key in enumerate(("seconds", "temp_mib")):
+                points = [(r[axis], r[key]) for r in rows if r[key]]
+                if points:
+                    plots[line, column].loglog(*zip(*points, strict=True), "o-", label=engine)
+        plots[1, column].set_xlabel(axis)
+    plots[0, 0].set_ylabel("s a meta-gradient")
+    plots[1, 0].set_ylabel("temporary MiB (XLA)")
+    plots[0, 1].legend(fontsize=8)
+    figure.tight_layout()
+    figure.savefig(path)
+
+
+def verdicts(table: list[dict]) -> list[str]:
+    """The targets, each with what was measured."""
+
+    def cell_of(row):
+        return Cell(*(row[name] for name in Cell._fields))
+
+    def at(cell, engine):
+        return next((r for r in table if r["engine"] == engine and cell_of(r) == cell), {})
+
+    def ratio(cell, engine, key):
+        one, other = at(cell, "ours").get(key), at(cell, engine).get(key)
+        return other / one if one and other else float("nan")
+
+    long, wide = BASE._replace(T=256), Cell(V=1_000_000, T=20)
+    mine = [r for r in table if r["engine"] == "ours"]
+    flat = [r["seconds"] for r in mine if cell_of(r)._replace(V=BASE.V) == BASE]
+    peers = [x for e in PEER_ENGINES if (x := ratio(BASE, e, "seconds")) == x]
+    exact = [r["difference"] for r in table if r["T"] == 8 and "difference" in r]
+    lines = [
+        ("memory of naive JAX, V = 1e5, T = 256", ratio(long, "naive", "temp_mib"), ">=", 50),
+        ("time of naive JAX, V = 1e5, T = 256", ratio(long, "naive", "seconds"), ">=", 5),
+        ("time of naive JAX, V = 1e6, T = 20", ratio(wide, "naive", "seconds"), ">=", 50),
+        ("time of the fastest peer, V = 1e5, T = 64", min(peers, default=float("nan")), ">=", 50),
+        ("slowest over fastest, V = 1e4 to 1e8", max(flat) / min(flat), "<=", 1.1),
+        ("largest difference of gradients, T = 8", max(exact), "<=", 1e-5),
+    ]
+    met = {">=": lambda x, y: x >= y, "<=": lambda x, y: x <= y}
+    return [
+        f"{name}: {x:.3g} (target {sign} {y:g}: {'met' if met[sign](x, y) else 'MISSED'})"
+        for name, x, sign, y in lines
+    ]
+
+
+def main(argv: list[str]) -> None:
+    logging.set_verbosity(logging.WARNING)
+    if CHILD.value:
+        engine, cell, calls, result = json.loads(CHILD.value)
+        found = measure(engine, Cell(*cell), calls, result)
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        print(json.dumps(found | {"peak_rss_mib": peak}))
+        return
+    table = run(TINY, 1, 1) if QUICK.value else run(CELLS, ROUNDS.value, 3)
+    result = {
+        "command": "python -m benchmarks.metagrad" + (" --quick" if QUICK.value else ""),
+        "env": software_versions() | {"devices": [d.device_kind for d in jax.devices()]},
+        "table": table,
+    }
+    folder = Path(OUT.value)
+    folder.mkdir(parents=True, exist_ok=True)
+    if not QUICK.value:
+        result["targets"] = verdicts(table)
+        result["candidates_per_second"] = candidates_per_second()
+        draw(table, folder / "metagrad.svg")
+        print("\n".join(result["targets"]))
+        print(f"exact influence: {result['candidates_per_second']:,.0f} candidates/s")
+    replace_text(folder / "metagrad.json", json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,110 @@
+"""One meta-gradient with a PyTorch peer, in an environment of its own, for benchmarks.metagrad.
+
+    python benchmarks/metagrad_peers.py ENGINE PROBLEM.npz RESULT.npz
+
+PROBLEM holds the start parameters of a DeepFM, the batches, the slots and the outer rows; RESULT
+gets the gradient by labels and weights. Each peer is used as its documentation shows: higher with
+`innerloop_ctx`, torchopt with its differentiable optimizers. betty is not among them: its
+hypergradients (darts, cg, neumann, reinforce) are approximations; none goes through a long loop.
+"""
+
+import json
+import resource
+import sys
+import time
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn.functional import binary_cross_entropy_with_logits
+
+
+class DeepFM(nn.Module):
+    """As diet_jax.models.deep_fm: one table whose column 0 is the first-order weight."""
+
+    def __init__(self, p, sparse):
+        super().__init__()
+        self.table = nn.Embedding.from_pretrained(torch.tensor(p["table"]), False, sparse=sparse)
+        self.bias = nn.Parameter(torch.tensor(p["bias"]))
+        self.tower = nn.ModuleList()
+        for k in range(sum(name.startswith("kernel") for name in p)):
+            layer = nn.Linear(*p[f"kernel{k}"].shape)
+            layer.weight.data = torch.tensor(p[f"kernel{k}"].T.copy())
+            layer.bias.data = torch.tensor(p[f"bias{k}"])
+            self.tower.append(layer)
+
+    def forward(self, ids):
+        emb = self.table(ids)
+        v = emb[:, :, 1:]
+        pairs = 0.5 * (v.sum(1).square() - v.square().sum(1)).sum(-1)
+        x = v.flatten(1)
+        *hidden, last = self.tower
+        for layer in hidden:
+            x = torch.relu(layer(x))
+        return emb[:, :, 0].sum(-1) + self.bias + pairs + last(x)[:, 0]
+
+
+def loss(model, ids, target, weight):
+    return (weight * binary_cross_entropy_with_logits(model(ids), target, reduction="none")).mean()
+
+
+def batches(p, z, w):
+    """The slots' rows, soft labels and weights, batch by batch."""
+    for index in torch.tensor(p["order"]).long():
+        ids = torch.tensor(p["slot_ids"]).long()[index]
+        yield ids, torch.sigmoid(z[index]), torch.exp(w[index])
+
+
+def outer(p):
+    return torch.tensor(p["outer_ids"]).long(), torch.tensor(p["outer_target"]), torch.ones(())
+
+
+def with_higher(p, z, w, sparse=False):
+    import higher
+
+    model, lr = DeepFM(p, sparse), float(p["lr"])
+    if str(p["optimizer"]) == "sgd":
+        opt = torch.optim.SGD(model.parameters(), lr, momentum=float(p["momentum"]))
+    else:
+        opt = torch.optim.Adam(model.parameters(), lr)  # it has no eps inside the root
+    with higher.innerloop_ctx(model, opt) as (fast, steps):
+        for batch in batches(p, z, w):
+            steps.step(loss(fast, *batch))
+        return torch.autograd.grad(loss(fast, *outer(p)), (z, w))
+
+
+def with_torchopt(p, z, w):
+    import torchopt
+
+    model, lr = DeepFM(p, False), float(p["lr"])
+    if str(p["optimizer"]) == "sgd":
+        opt = torchopt.MetaSGD(model, lr, momentum=float(p["momentum"]))
+    else:
+        opt = torchopt.MetaAdam(model, lr, eps_root=float(p["eps_root"]))
+    for batch in batches(p, z, w):
+        opt.step(loss(model, *batch))
+    return torch.autograd.grad(loss(model, *outer(p)), (z, w))
+
+
+ENGINES = {
+    "higher": with_higher,
+    "higher, sparse embeddings": lambda p, z, w: with_higher(p, z, w, sparse=True),
+    "torchopt": with_torchopt,
+}
+
+
+def main(engine, problem, result):
+    p = dict(np.load(problem))
+    z, w = (torch.tensor(p[name], requires_grad=True) for name in ("label_logit", "log_weight"))
+    seconds = []
+    for _ in range(int(p["calls"]) + 1):
+        start = time.perf_counter()
+        grads = ENGINES[engine](p, z, w)
+        seconds.append(time.perf_counter() - start)
+    np.savez(result, **{f"g{k}": g.detach().numpy() for k, g in enumerate(grads)})
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(json.dumps({"first": seconds[0], "seconds": seconds[1:], "peak_rss_mib": peak}))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
