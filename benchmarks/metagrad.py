@@ -109,7 +109,7 @@ def make_problem(cell: Cell) -> Problem:
         cell.b,
         cell.T,
         mode="full",
-        budget=64 << 20,
+        budget=128 << 20,
     )
     return Problem(inner, slots, jax.random.key(0), outer)
 

@@ -190,7 +190,7 @@ def implicit_loss(
             along = jax.jvp(gradient, (params,), (v,))[1]
             return jax.tree.map(lambda h, x: h + inner.damping * x, along, v)
 
-        adjoint = cg(curve, slope, maxiter=inner.solves, tol=0.0)[0]
+        adjoint = cg(curve, slope, maxiter=inner.solves, tol=1e-6)[0]
     adjoint = jax.lax.stop_gradient(adjoint)
     slopes = jax.tree.map(jnp.vdot, adjoint, jax.grad(reached)(params, slots))
     change = -sum(jax.tree.leaves(slopes))

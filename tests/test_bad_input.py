@@ -114,6 +114,10 @@ def test_files_that_hold_nothing(fails, tmp_path, name):
         ({"eval.on": "yesterday"}, ("eval.on", "validation")),
         ({"inner.optimizer": "lion"}, ("'lion'", "adagrad")),
         ({"inner.eps_root": 0.0}, ("eps_root", "positive")),
+        ({"inner.mode": "sometimes"}, ("inner.mode is 'sometimes'", "one_step")),
+        ({"inner.start": "teacher"}, ("inner.start is 'teacher'", "arch and hidden")),
+        ({"inner.compute": "int8"}, ("inner.compute is 'int8'", "bfloat16")),
+        ({"inner.mebibytes": 0}, ("inner.mebibytes is 0",)),
     ],
 )
 def test_bad_configs(fails, tmp_path, change, words):

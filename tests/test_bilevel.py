@@ -20,7 +20,7 @@ from diet_jax.metagrad import outer_loss
 def test_the_outer_gradient_is_the_mean_over_trajectories(engine):
     scene, slots = toy.first_turn(engine)
     loss, gradient = toy.outer_gradient(engine, scene, slots)
-    inner = toy.proxy()
+    inner = toy.smooth_proxy()
     slots = jax.tree.map(jnp.asarray, slots)
 
     @jax.jit
@@ -45,7 +45,7 @@ def test_the_outer_gradient_is_the_mean_over_trajectories(engine):
 
 def test_windows_end_anywhere_that_holds_them(engine):
     scene, _ = toy.first_turn(engine)
-    inner = toy.proxy()
+    inner = toy.smooth_proxy()
     keys = jax.random.split(jax.random.key(0), 40)
     runs, *_ = jax.vmap(
         lambda k: draw(k, inner, engine.plan, scene.stage, scene.anchor, jnp.zeros(BINS))
@@ -76,7 +76,7 @@ def outer_steps(engine, n, **change):
     scene, slots = toy.first_turn(engine)
     learned = {name: jnp.asarray(getattr(slots, name)) for name in toy.LEARNED}
     before = start_outer(plan, learned)
-    run = make_outer_steps(toy.proxy(), plan, engine.place)
+    run = make_outer_steps(toy.smooth_proxy(), plan, engine.place)
 
     def go(scene, state=before):
         state = jax.tree.map(jnp.array, state)  # what is donated is gone

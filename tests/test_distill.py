@@ -11,7 +11,9 @@ import toy
 from diet_jax import memory as mem
 from diet_jax.baselines import random_rows
 from diet_jax.distill import distill_stage, growth, set_scene
-from diet_jax.types import Memory
+from diet_jax.models import init_params, make_model
+from diet_jax.optim import Optimizer
+from diet_jax.types import InputError, Memory
 
 STAGES = 3
 NEW = 8
@@ -117,6 +119,45 @@ def test_a_memory_may_fill_up(engine):
 def test_one_compilation_serves_every_stage(engine, streamed):
     assert engine.outer_steps._cache_size() == 1
     assert engine.scores._cache_size() == 1
+
+
+def linear(**change):
+    """An engine whose proxy compiles fast; `change` is of its inner loop."""
+    model = make_model("LR", 1, (), init_scale=0.3)
+    return toy.inner(model=model, optimizer=Optimizer("adam", eps_root=1e-3), **change)
+
+
+@pytest.mark.parametrize("mode", ["full", "adaptive", "implicit", "one_step"])
+def test_a_stage_in_every_mode(mode):
+    engine = toy.engine(proxy=linear(mode=mode, window=3), trajectories=1)
+    memory, facts = distill_stage(engine, toy.empty(), toy.stage(1), NEW, 20, 1, jax.random.key(0))
+    assert memory.valid.sum() == NEW and facts["skipped"] == 0
+    assert all(np.isfinite(leaf).all() for leaf in memory)
+    start = np.clip(toy.stage(1).teacher_logit, -2, 2)[memory.source[memory.valid]]
+    assert np.all(memory.label_logit[memory.valid] != start)  # every slot has learned
+    median, largest = facts["overshoot"]
+    assert 0 < median <= largest
+
+
+def test_trajectories_may_start_at_the_teacher():
+    proxy = linear(window=3)
+
+    def memory(plan_start, seed):
+        engine = toy.engine(proxy=proxy, trajectories=2, start=plan_start)
+        params = init_params(proxy.model, jax.random.key(seed), np.arange(toy.VOCAB), 3, 1)
+        params = jax.tree.map(lambda a: np.asarray(a) + seed, params)
+        start = None if plan_start == "fresh" else params
+        args = toy.stage(1), NEW, 6, 1, jax.random.key(0)
+        return hash_of(distill_stage(engine, toy.empty(), *args, start=start)[0])
+
+    starts = ("fresh", 1), ("teacher", 1), ("teacher", 2), ("mixed", 1)
+    assert len({memory(*s) for s in starts}) == len(starts)
+
+
+def test_a_stage_without_a_finite_loss_is_refused():
+    engine = toy.engine(proxy=linear(lr=float("nan")), trajectories=1, rounds=1)
+    with pytest.raises(InputError, match="stage 1.*--config.inner.lr lower"):
+        distill_stage(engine, toy.empty(), toy.stage(1), NEW, 4, 1, jax.random.key(0))
 
 
 def test_the_outer_loss_of_a_learnable_log_goes_down(engine):

@@ -87,15 +87,18 @@ ROWS_A_STAGE = 60
 CAPACITY = 32
 
 
-def proxy() -> Inner:
+def smooth_proxy() -> Inner:
     """The inner loop of `engine`."""
     model = make_model("FM", dim=2, hidden=(), init_scale=0.3)
     # Smooth inner training (a large eps_root): rounding is not enlarged from step to step.
     return inner(model=model, optimizer=Optimizer("adam", eps_root=1e-3), lr=0.1, batch=8, window=4)
 
 
-def engine(place: Placement | None = None) -> Engine:
-    """Eight trajectories, one outer step a call: as many devices can share it as there are."""
+def engine(place: Placement | None = None, proxy: Inner | None = None, **change) -> Engine:
+    """Eight trajectories, one outer step a call: as many devices can share it as there are.
+
+    `change` is of the plan.
+    """
     plan = Plan(
         learn=LEARNED,
         lr=0.1,
@@ -114,8 +117,9 @@ def engine(place: Placement | None = None) -> Engine:
         spread_field=1,
         spread_cap=2,
     )
+    plan = plan._replace(**change)
     place = place or all_devices(plan.trajectories)
-    return make_engine(proxy(), plan, place, min_rows=32, n_stage=64)
+    return make_engine(proxy or smooth_proxy(), plan, place, min_rows=32, n_stage=64)
 
 
 def stage(number: int, seed: int = 0) -> Taught:

@@ -1,0 +1,19 @@
+"""The benchmark of the meta-gradient runs, and its engines agree."""
+
+import json
+import subprocess
+import sys
+
+import cli
+
+
+def test_engines_agree_on_a_tiny_problem(tmp_path):
+    command = [sys.executable, "-m", "benchmarks.metagrad", "--quick", f"--out={tmp_path}"]
+    subprocess.run(command, check=True, cwd=cli.ROOT, capture_output=True)
+    table = json.loads((tmp_path / "metagrad.json").read_text())["table"]
+    assert {(r["optimizer"], r["engine"]) for r in table} == {
+        (o, e) for o in ("sgd", "adam") for e in ("ours", "naive", "remat")
+    }
+    for row in table:
+        assert row["difference"] <= 1e-5 and row["seconds"] > 0 and row["temp_mib"] > 0
+    assert any(row["difference"] > 0 for row in table)  # they are not the same program
