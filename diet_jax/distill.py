@@ -219,6 +219,7 @@ def distill_stage(
         carried = state
         memory = grown._replace(**{k: np.array(v) for k, v in state.learned.items()})
         seconds[1] += clock() - began
+    assert carried is not None  # a stage has at least one round
     skipped = int(carried.skipped)
     if skipped == len(losses) * engine.plan.chunk:
         raise InputError(f"no outer loss of stage {number} is finite: {DIVERGES}")

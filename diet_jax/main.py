@@ -16,10 +16,12 @@ WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; the same fold
 
 def main(argv: list[str]) -> None:
     def action():
-        if not jax.config.jax_compilation_cache_dir:  # what a resumed run need not compile again
-            jax.config.update("jax_compilation_cache_dir", str(Path(WORKDIR.value) / "compiled"))
+        workdir = str(WORKDIR.value)
+        if not jax.config.values["jax_compilation_cache_dir"]:
+            # What a resumed run need not compile again.
+            jax.config.update("jax_compilation_cache_dir", str(Path(workdir) / "compiled"))
         env = software_versions() | {"devices": [device.device_kind for device in jax.devices()]}
-        return run(command.CONFIG.value, str(WORKDIR.value), env)
+        return run(command.CONFIG.value, workdir, env)
 
     print(f"Report: {command.told(action)}")
 

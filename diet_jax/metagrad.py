@@ -120,10 +120,9 @@ def warm_up(inner: Inner, slots: Slots, trajectory: Trajectory) -> tuple[TrainSt
     n_fields, n_dense = slots.ids.shape[1], slots.dense.shape[1]
     rows = jnp.concatenate([trajectory.trained, trajectory.fixed])
     params = init_params(inner.model, key_init, rows, n_fields, n_dense)
-    if trajectory.start is not None:
-        params = jax.tree.map(
-            lambda a, b: jnp.where(trajectory.fresh, a, b), params, trajectory.start
-        )
+    fresh = trajectory.fresh
+    if fresh is not None:
+        params = jax.tree.map(lambda a, b: jnp.where(fresh, a, b), params, trajectory.start)
     table, fixed = jnp.split(params["table"], [len(trajectory.trained)])
     order = train.cyclic_order(key_order, slots.valid, inner.steps, inner.batch)
     first = trajectory.end - inner.unrolled

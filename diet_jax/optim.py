@@ -83,11 +83,11 @@ def scale_by_rowwise_rss() -> optax.GradientTransformation:
     def init(params):
         return RowState(jax.tree.map(lambda t: jnp.full((len(t), 1), ACCUMULATOR, t.dtype), params))
 
-    def update(grads, state, params=None):
+    def update(updates, state, params=None):
         total = jax.tree.map(
-            lambda s, g: s + jnp.square(g).mean(1, keepdims=True), state.total, grads
+            lambda s, g: s + jnp.square(g).mean(1, keepdims=True), state.total, updates
         )
-        moves = jax.tree.map(lambda g, s: g * jax.lax.rsqrt(s + 1e-7), grads, total)
+        moves = jax.tree.map(lambda g, s: g * jax.lax.rsqrt(s + 1e-7), updates, total)
         return moves, RowState(total)
 
     return optax.GradientTransformation(init, update)
@@ -113,14 +113,14 @@ def scale_by_lazy_adam(eps_root: float, eps: float = 1e-8) -> optax.GradientTran
         zeros = jax.tree.map(jnp.zeros_like, params)
         return LazyState(jnp.zeros((), jnp.int32), zeros, zeros)
 
-    def update(grads, state, params=None):
+    def update(updates, state, params=None):
         count = state.count + 1
 
         def average(rate, before, now):
             return jax.tree.map(
                 lambda a, g, x: jnp.where(touched(g), rate * a + (1 - rate) * x, a),
                 before,
-                grads,
+                updates,
                 now,
             )
 
@@ -128,8 +128,8 @@ def scale_by_lazy_adam(eps_root: float, eps: float = 1e-8) -> optax.GradientTran
             mean, square = m / (1 - B1**count), v / (1 - B2**count)
             return jnp.where(touched(g), mean / (jnp.sqrt(square + eps_root) + eps), 0)
 
-        mu = average(B1, state.mu, grads)
-        nu = average(B2, state.nu, jax.tree.map(jnp.square, grads))
-        return jax.tree.map(move, grads, mu, nu), LazyState(count, mu, nu)
+        mu = average(B1, state.mu, updates)
+        nu = average(B2, state.nu, jax.tree.map(jnp.square, updates))
+        return jax.tree.map(move, updates, mu, nu), LazyState(count, mu, nu)
 
     return optax.GradientTransformation(init, update)
