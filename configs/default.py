@@ -49,17 +49,20 @@ def get_config() -> Config:
     c.memory.rate = 0.02  # slots per row of the log so far
 
     c.inner = ConfigDict()  # how a model is trained on the memory, in distillation as in evaluation
-    c.inner.arch = "DeepFM"  # the proxy that the memory is distilled with
-    c.inner.hidden = (32,)  # widths of its tower; a wider one costs more and was not better
+    # The proxies that the memory is distilled with; the outer loss is their mean. With
+    # DeepFM alone LR and FM learn less from the memory than deep models do.
+    c.inner.archs = ("LR", "DeepFM")
+    c.inner.hidden = (32,)  # widths of their towers; a wider one costs more and was not better
     c.inner.dim = 8  # embedding columns, of every model
     c.inner.init_scale = 0.01  # standard deviation of embeddings at the start
     # sgd | adam | adamw | lazy_adam | adagrad | rowwise_adagrad
     c.inner.optimizer = "adam"
-    c.inner.lr = 1e-2
+    c.inner.lr = ConfigDict({"default": 1e-2, "LR": 0.16})  # by proxy; `default` for others
     c.inner.momentum = 0.9  # sgd only
     c.inner.eps_root = 1e-8  # adam*: inside the square root; 0 makes meta-gradients NaN
     c.inner.decay = 1e-2  # adamw only
-    c.inner.l2 = 0.0  # of the embeddings of a batch: weight of their mean squared length
+    # By proxy: weight of the mean squared length of the embeddings of a batch.
+    c.inner.l2 = ConfigDict({"default": 0.0})
     c.inner.steps = 60  # steps of one training on the memory
     c.inner.batch = 128  # slots a step
     # How it is differentiated: full | random | adaptive | implicit | one_step, see docs/metagrad.md
@@ -67,7 +70,7 @@ def get_config() -> Config:
     c.inner.window = 30  # random, adaptive: steps differentiated (RaT-BPTT)
     c.inner.damping = 1e-3  # implicit: added to the curvature
     c.inner.solves = 20  # implicit: steps of conjugate gradients
-    c.inner.start = "fresh"  # fresh | teacher (of the stage before; needs its architecture) | mixed
+    c.inner.start = "fresh"  # fresh | teacher (of the stage before; needs its archs) | mixed
     c.inner.min_rows = 4096  # table rows that a compact table starts with; it doubles when full
     c.inner.mebibytes = 1024  # a device's memory for unrolled steps; above it, they are recomputed
     c.inner.offload = False  # keep states of recomputed steps in the host's memory (accelerators)
@@ -81,8 +84,13 @@ def get_config() -> Config:
     c.outer.clip = 0.0  # cut a gradient to this times the running mean of its norm; 0: never
     c.outer.lr = 4e-2  # Adam on logits of labels and logarithms of weights
     c.outer.trajectories = 1  # inner runs averaged in an outer step, spread over the devices
-    c.outer.batch = 1024  # real rows of the outer loss, per trajectory
-    c.outer.label_share = 1.0  # outer target = this * label + the rest * teacher
+    c.outer.batch = 4096  # real rows of the outer loss, per trajectory
+    # Outer target = this * label + the rest * teacher. The teacher's are free of the labels' noise.
+    c.outer.label_share = 0.0
+    # A field whose values were mostly unseen before (more than this share of them in the last
+    # `tail` of a stage) is hidden from the outer loss, as the next stage will hide it. 1: never.
+    c.outer.hide_above = 0.5
+    c.outer.tail = 0.1
     c.outer.anchor = 0.8  # weight of the previous memory in the outer loss, per share of slots
     c.outer.anchor_batch = 256  # its rows, per trajectory
     c.outer.chunk = 10  # outer steps per device call; losses are recorded as often

@@ -15,7 +15,7 @@ def get_config() -> Config:
     c.data.name = "100k"
     c.stages.fractions = (0.9, 0.1)
     c.memory.rate = 0.01
-    c.inner.l2 = 0.1
+    c.inner.l2.default = 0.1
     c.outer.steps = 500
     c.growth.pool = 16384  # a large part of the log, since its one stage is chosen from but once
     # Chosen on validation slices: python -m benchmarks.recipes --config=configs/movielens_100k.py

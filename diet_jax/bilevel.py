@@ -148,23 +148,36 @@ def outer_optimizer(plan: Plan) -> optax.GradientTransformation:
     return optax.adam(plan.lr)
 
 
-def make_outer_steps(inner: Inner, plan: Plan, place: Placement) -> Callable:
+def over_proxies(proxies: tuple[Inner, ...], f: Callable, run: Trajectory):
+    """The mean of f(proxy, run) over the proxies, each with a key of its own for the run."""
+    found = [
+        f(proxy, run._replace(key=jax.random.fold_in(run.key, k)))
+        for k, proxy in enumerate(proxies)
+    ]
+    return jax.tree.map(lambda *leaves: sum(leaves) / len(leaves), *found)
+
+
+def make_outer_steps(proxies: tuple[Inner, ...], plan: Plan, place: Placement) -> Callable:
     """The outer update: `plan.chunk` steps in one jit over the mesh, trajectories spread over it.
 
+    The outer loss is the mean over the proxies, which share steps, batch, mode and window.
     f(state, slots, writable bool [N], key, first step, stage, anchor) -> (state, loss [chunk]).
     """
     tx = outer_optimizer(plan)
 
     def one_step(state, slots, writable, key, stage, anchor):
         """One Adam step of the writable slots; the others come out bit for bit as they went in."""
-        runs, where, outer = draw(key, inner, plan, stage, anchor, state.ends)
+        runs, where, outer = draw(key, proxies[0], plan, stage, anchor, state.ends)
         runs = runs._replace(**place.split({"key": runs.key, "fresh": runs.fresh}))
         outer = place.split(outer)
 
         def mean_loss(learned):
             now = slots._replace(**learned)
-            each = jax.vmap(lambda run, rows: outer_loss(inner, now, run, rows), (AXES, 0))
-            return each(runs, outer).mean()
+
+            def one(run, rows):
+                return over_proxies(proxies, lambda p, r: outer_loss(p, now, r, rows), run)
+
+            return jax.vmap(one, (AXES, 0))(runs, outer).mean()
 
         value, grads = jax.value_and_grad(mean_loss)(state.learned)
         norm = optax.tree.norm(grads)
@@ -200,26 +213,32 @@ def make_outer_steps(inner: Inner, plan: Plan, place: Placement) -> Callable:
     return jax.jit(chunk, donate_argnums=0)
 
 
-def make_influence(inner: Inner, plan: Plan, place: Placement) -> Callable:
-    """f(slots, key, stage, anchor, candidates) -> (slot influence [N], candidate influence [C])."""
+def make_influence(proxies: tuple[Inner, ...], plan: Plan, place: Placement) -> Callable:
+    """f(slots, key, stage, anchor, candidates) -> (slot influence [N], candidate influence [C]).
+
+    The mean over trajectories and proxies: the influence on the outer loss that they share.
+    """
 
     def scores(slots, key, stage, anchor, candidates):
-        runs, _, outer = draw(key, inner, plan, stage, anchor, jnp.zeros(BINS))
+        runs, _, outer = draw(key, proxies[0], plan, stage, anchor, jnp.zeros(BINS))
         runs = runs._replace(**place.split({"key": runs.key, "fresh": runs.fresh}))
         outer = place.split(outer)
-        each = jax.vmap(
-            lambda run, rows: influence(inner, slots, run, rows, candidates, plan.block), (AXES, 0)
-        )
-        return jax.tree.map(lambda a: a.mean(0), each(runs, outer))
+
+        def one(run, rows):
+            return over_proxies(
+                proxies, lambda p, r: influence(p, slots, r, rows, candidates, plan.block), run
+            )
+
+        return jax.tree.map(lambda a: a.mean(0), jax.vmap(one, (AXES, 0))(runs, outer))
 
     return jax.jit(scores)
 
 
-def make_overshoot(inner: Inner) -> Callable:
-    """f(slots, key, stage) -> float32 [T], see `metagrad.overshoot`, of one trajectory."""
+def make_overshoot(proxies: tuple[Inner, ...]) -> Callable:
+    """f(slots, key, stage) -> float32 [proxies, T], see `metagrad.overshoot`, of one trajectory."""
 
     def f(slots, key, stage):
-        run = Trajectory(stage.trained, stage.fixed, key, np.int32(inner.steps))
-        return overshoot(inner, slots, run)
+        run = Trajectory(stage.trained, stage.fixed, key, np.int32(proxies[0].steps))
+        return jnp.stack([overshoot(proxy, slots, run) for proxy in proxies])
 
     return jax.jit(f)

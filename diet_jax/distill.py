@@ -43,13 +43,15 @@ class Engine(NamedTuple):
     n_stage: int  # rows of a stage
 
 
-def make_engine(inner: Inner, plan: Plan, place: Placement, min_rows: int, n_stage: int) -> Engine:
+def make_engine(
+    proxies: tuple[Inner, ...], plan: Plan, place: Placement, min_rows: int, n_stage: int
+) -> Engine:
     return Engine(
         plan,
         place,
-        make_outer_steps(inner, plan, place),
-        make_influence(inner, plan, place),
-        make_overshoot(inner),
+        make_outer_steps(proxies, plan, place),
+        make_influence(proxies, plan, place),
+        make_overshoot(proxies),
         min_rows,
         n_stage,
     )
@@ -75,13 +77,15 @@ def set_scene(
     """
     plan, rows = engine.plan, fresh.rows
     # `past` too: its free slots look up rows that a full memory no longer holds.
-    table = compact(np.concatenate([past.ids, now.ids]), rows.ids, engine.min_rows)
+    looked_up = np.concatenate([rows.ids, fresh.ahead_ids])
+    table = compact(np.concatenate([past.ids, now.ids]), looked_up, engine.min_rows)
     logit = np.clip(fresh.teacher_logit, -plan.max_logit, plan.max_logit).astype(np.float32)
-    target = plan.label_share * rows.label + (1 - plan.label_share) * expit(logit)
+    teacher = expit(fresh.ahead_logit)
+    target = plan.label_share * rows.label + (1 - plan.label_share) * teacher
     stage = StageData(
         table.rows[: table.n_trained],
         table.rows[table.n_trained :],
-        pad_to(table.positions(rows.ids), engine.n_stage),
+        pad_to(table.positions(fresh.ahead_ids), engine.n_stage),
         pad_to(rows.dense, engine.n_stage),
         pad_to(target.astype(np.float32), engine.n_stage),
         pad_to(rows.weight, engine.n_stage),
@@ -180,8 +184,9 @@ def distill_stage(
     the device never waits for it. start: see `set_scene`.
     Returns the new memory and facts: "written" (old slots that could be rewritten), "outer" (step,
     loss) pairs, "outer_steps", "skipped" (of them, as loss or gradient was not finite), "overshoot"
-    (median and largest of `metagrad.overshoot`), "seconds_influence", "seconds_outer" (compilation
-    included). Raises InputError when no outer step of the stage could be taken.
+    (median and largest of `metagrad.overshoot`, a pair for each proxy), "seconds_influence",
+    "seconds_outer" (compilation included).
+    Raises InputError when no outer step of the stage could be taken.
     """
     place, clock = engine.place, time.perf_counter
     past, n_old = memory, int(memory.valid.sum())
@@ -230,7 +235,7 @@ def distill_stage(
         "outer": [(k, float(loss.mean())) for k, loss in zip(steps, losses, strict=True)],
         "outer_steps": steps[-1],
         "skipped": skipped,
-        "overshoot": [float(np.median(over)), float(over.max())],
+        "overshoot": [[float(np.median(x)), float(x.max())] for x in over],
         "seconds_influence": seconds[0],
         "seconds_outer": seconds[1],
     }

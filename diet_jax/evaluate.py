@@ -124,9 +124,9 @@ def epochs(rng: np.random.Generator, n: int, steps: int, batch: int) -> np.ndarr
     return np.concatenate(passes)[: steps * batch].reshape(steps, batch).astype(np.int32)
 
 
-def examples(memory: Memory, target: np.ndarray) -> Examples:
-    """A memory at full capacity with targets [N]; batches must leave unused slots out."""
-    return Examples(memory.ids, memory.dense, target, np.exp(memory.log_weight))
+def examples(memory: Memory) -> Examples:
+    """A memory at full capacity; batches must leave unused slots out."""
+    return Examples(memory.ids, memory.dense, soft_label(memory), np.exp(memory.log_weight))
 
 
 def soft_label(memory: Memory) -> np.ndarray:

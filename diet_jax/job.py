@@ -8,6 +8,7 @@ import numpy as np
 
 from diet_jax import evaluate
 from diet_jax import memory as mem
+from diet_jax.baselines import BASELINES
 from diet_jax.bilevel import Plan
 from diet_jax.compact import capacity
 from diet_jax.data import load_stream
@@ -34,7 +35,7 @@ class State(NamedTuple):
 
     memory: Memory
     teacher: Params
-    random: tuple[Memory, ...]  # the random baseline, one for each evaluation seed
+    baselines: dict[str, tuple[Memory, ...]]  # by name, one memory for each evaluation seed
 
 
 def steps_of(stream: Stream, on: str, share: float) -> list[Step]:
@@ -62,31 +63,24 @@ def steps_of(stream: Stream, on: str, share: float) -> list[Step]:
     ]
 
 
-def make_proxy(config: Config, pool: tuple[int, ...], copies: int) -> Inner:
-    """The inner loop that the config describes, with the proxy architecture.
+def make_proxies(config: Config, pool: tuple[int, ...], copies: int) -> tuple[Inner, ...]:
+    """The inner loop that the config describes, with each of the proxy architectures.
 
-    copies: trajectories that a device runs side by side, which share its bytes.
+    copies: trajectories that a device runs side by side, which share its bytes with the proxies.
     """
     i = config.inner
     compute = "" if i.compute == "float32" else i.compute
-    model = make_model(i.arch, i.dim, i.hidden, i.init_scale, pool)._replace(compute=compute)
-    proxy = Inner(
-        model,
-        optimizer(config),
-        i.lr,
-        i.steps,
-        i.batch,
-        i.window,
-        l2=i.l2,
-        mode=i.mode,
-        budget=(i.mebibytes << 20) // copies,
-        offload=i.offload,
-        mixed=i.mixed,
-        damping=i.damping,
-        solves=i.solves,
-    )
-    proxy.tx()  # refuses a bad optimizer here, before anything is written
-    return proxy
+    common = {name: i[name] for name in ("mode", "offload", "mixed", "damping", "solves")}
+    common["budget"] = (i.mebibytes << 20) // (copies * len(i.archs))
+    made = []
+    for arch in i.archs:
+        model = make_model(arch, i.dim, i.hidden, i.init_scale, pool)._replace(compute=compute)
+        lr, l2 = (values.get(arch, values.default) for values in (i.lr, i.l2))
+        made.append(
+            Inner(model, optimizer(config), lr, i.steps, i.batch, i.window, l2=l2, **common)
+        )
+        made[-1].tx()  # refuses a bad optimizer here, before anything is written
+    return tuple(made)
 
 
 def optimizer(config: Config) -> Optimizer:
@@ -100,19 +94,20 @@ def check(config: Config) -> None:
     c, o, g, e = config, config.outer, config.growth, config.eval
     i, starts = c.inner, ("fresh", "teacher", "mixed")
     floats = ("float32", "bfloat16")
-    twins = all(i[name] == c.teacher[name] for name in ("arch", "hidden"))
+    twins = tuple(i.archs) == (c.teacher.arch,) and i.hidden == c.teacher.hidden
     leaves = ("label_logit", "log_weight", "dense")
     wanted = [
         ("seed", c.seed >= 0, "0 or more"),
         ("memory.rate", 0 < c.memory.rate < 1, "between 0 and 1"),
         ("inner.window", 1 <= i.window <= i.steps, "1 to inner.steps"),
         ("inner.batch", i.batch >= 1, "1 or more"),
-        ("inner.l2", i.l2 >= 0, "0 or more"),
+        ("inner.archs", len(set(i.archs)) == len(i.archs) > 0, "distinct names, at least one"),
+        *((f"inner.l2.{name}", l2 >= 0, "0 or more") for name, l2 in i.l2.items()),
         ("inner.mode", i.mode in MODES, f"one of {', '.join(MODES)}"),
         ("inner.decay", i.decay >= 0, "0 or more"),
         ("inner.compute", i.compute in floats, " or ".join(floats)),
         ("inner.start", i.start in starts, " or ".join(starts)),
-        ("inner.start", i.start == "fresh" or twins, "fresh, or arch and hidden to the teacher's"),
+        ("inner.start", i.start == "fresh" or twins, "fresh, or archs and hidden to the teacher's"),
         ("inner.mebibytes", i.mebibytes >= 1, "1 or more"),
         ("inner.damping", i.damping >= 0, "0 or more"),
         ("inner.solves", i.solves >= 1, "1 or more"),
@@ -125,6 +120,8 @@ def check(config: Config) -> None:
         ("outer.anchor_batch", o.anchor_batch >= 1, "1 or more"),
         ("outer.anchor", 0 <= o.anchor <= 1, "0 to 1"),
         ("outer.label_share", 0 <= o.label_share <= 1, "0 to 1"),
+        ("outer.hide_above", 0 <= o.hide_above <= 1, "0 to 1"),
+        ("outer.tail", 0 < o.tail < 1, "between 0 and 1"),
         ("growth.rounds", g.rounds >= 1, "1 or more"),
         ("growth.final_share", 0 <= g.final_share <= 1, "0 to 1"),
         ("growth.block", g.block >= 1, "1 or more"),
@@ -242,8 +239,8 @@ def prepare(config: Config, report: Report = Report()) -> Job:  # noqa: B008 (im
             f"set it to {2 * a_round} or more, or growth.rounds higher"
         )
     place = all_devices(plan.trajectories)
-    proxy = make_proxy(config, pool, plan.trajectories // place.mesh.size)
-    engine = make_engine(proxy, plan, place, config.inner.min_rows, capacity(n_stage))
+    proxies = make_proxies(config, pool, plan.trajectories // place.mesh.size)
+    engine = make_engine(proxies, plan, place, config.inner.min_rows, capacity(n_stage))
     t, i = config.teacher, config.inner
     teacher = make_teacher(
         make_model(t.arch, i.dim, t.hidden, i.init_scale, pool),
@@ -259,7 +256,7 @@ def prepare(config: Config, report: Report = Report()) -> Job:  # noqa: B008 (im
     first = State(
         blank,
         jax.tree.map(np.asarray, teacher.init(key)),
-        (blank,) * len(config.eval.seeds),
+        {name: (blank,) * len(config.eval.seeds) for name in BASELINES},
     )
     return Job(
         config,

@@ -6,8 +6,8 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from diet_jax import checkpoint, console, evaluate
-from diet_jax.baselines import random_rows
+from diet_jax import checkpoint, console, evaluate, outlook
+from diet_jax.baselines import BASELINES
 from diet_jax.data.vocabulary import as_known
 from diet_jax.distill import distill_stage
 from diet_jax.export import export_memory
@@ -15,7 +15,7 @@ from diet_jax.job import Job, State, prepare, slots_after
 from diet_jax.record import Recorder, evaluated_stages, is_finished, open_workdir
 from diet_jax.report import build_report
 from diet_jax.train import key_for
-from diet_jax.types import Config, Rows, Taught
+from diet_jax.types import Config, Params, Rows, Taught
 
 
 def outer_steps(config: Config, number: int) -> int:
@@ -23,16 +23,31 @@ def outer_steps(config: Config, number: int) -> int:
     return round(config.outer.steps * (config.outer.first_factor if number == 1 else 1.0))
 
 
+def teach(job: Job, teacher: Params, number: int) -> tuple[Params, Taught, list[str]]:
+    """Train the teacher on through stage `number`; returns it, the stage as it sees it, and the
+    fields that are hidden from the outer loss."""
+    config, schema, stage = job.config, job.stream.schema, job.steps[number - 1].train
+    rng = np.random.default_rng((config.seed, number))
+    epochs = config.teacher.first_epochs if number == 1 else config.teacher.epochs
+    teacher = job.teacher.advance(teacher, stage.rows, epochs, rng)
+    known = job.steps[number - 2].train.vocab_size if number > 1 else len(schema.fields)
+    share = outlook.churn(stage.rows.ids, schema.pool, known, config.outer.tail)
+    hidden = share > config.outer.hide_above
+    ahead = outlook.hide(stage.rows.ids, hidden, schema.pool, schema.vocab)
+    logit, ahead_logit = (
+        job.teacher.predict(teacher, ids, stage.rows.dense) for ids in (stage.rows.ids, ahead)
+    )
+    names = [name for name, is_hidden in zip(schema.fields, hidden, strict=True) if is_hidden]
+    return teacher, Taught(stage.rows, stage.source, logit, ahead, ahead_logit), names
+
+
 def distill(job: Job, state: State, number: int, report) -> tuple[State, dict]:
     """Take the state through stage `number` (1-based); returns it and the facts of the stage."""
     config, stage = job.config, job.steps[number - 1].train
     start = time.perf_counter()
-    rng = np.random.default_rng((config.seed, number))
-    epochs = config.teacher.first_epochs if number == 1 else config.teacher.epochs
-    teacher, logit = job.teacher.advance(state.teacher, stage.rows, epochs, rng)
+    teacher, fresh, hidden = teach(job, state.teacher, number)
     seconds_teacher = time.perf_counter() - start
 
-    fresh = Taught(stage.rows, stage.source, logit)
     rows_so_far = sum(len(step.train.user) for step in job.steps[:number])
     n_new = slots_after(config, rows_so_far) - int(state.memory.valid.sum())
     start = None if config.inner.start == "fresh" else state.teacher
@@ -40,10 +55,15 @@ def distill(job: Job, state: State, number: int, report) -> tuple[State, dict]:
     memory, facts = distill_stage(
         job.engine, state.memory, fresh, n_new, n_steps, number, key, report, start
     )
-    random = tuple(
-        random_rows(m, fresh, n_new, number, np.random.default_rng((config.seed, number, 1 + s)))
-        for m, s in zip(state.random, config.eval.seeds, strict=True)
-    )
+    baselines = {
+        name: tuple(
+            BASELINES[name](
+                m, fresh, n_new, number, np.random.default_rng((config.seed, number, 1 + s))
+            )
+            for m, s in zip(memories, config.eval.seeds, strict=True)
+        )
+        for name, memories in state.baselines.items()
+    }
     used = memory.valid
     labels, weights = evaluate.soft_label(memory)[used], np.exp(memory.log_weight[used])
     facts |= {
@@ -53,31 +73,26 @@ def distill(job: Job, state: State, number: int, report) -> tuple[State, dict]:
         "rows_so_far": rows_so_far,
         "slots": int(used.sum()),
         "new": n_new,
+        "hidden": hidden,
         "seconds_teacher": seconds_teacher,
         "born": np.bincount(memory.born[used], minlength=number + 1)[1:].tolist(),
         "label_hist": np.histogram(labels, 20, (0, 1))[0].tolist(),
         "weight_quantiles": np.quantile(weights, (0, 0.25, 0.5, 0.75, 1)).tolist(),
     }
-    return State(memory, jax.tree.map(np.asarray, teacher), random), facts
+    return State(memory, jax.tree.map(np.asarray, teacher), baselines), facts
 
 
 def judge(job: Job, state: State, number: int) -> list[dict]:
     """Train and score every architecture on the memory, its baselines and all rows so far."""
     train = [step.train for step in job.steps[:number]]
     so_far = Rows(*(np.concatenate(part) for part in zip(*(s.rows for s in train), strict=True)))
-    label_of = np.zeros(train[-1].source[-1] + 1, np.float32)
-    label_of[np.concatenate([stage.source for stage in train])] = so_far.label
     test = job.steps[number - 1].test
     known = as_known(test.rows.ids, train[-1].vocab_size, job.stream.schema.vocab)
-    subsets = {
-        "memory": [(state.memory, evaluate.soft_label(state.memory))] * len(state.random),
-        "random_hard": [(m, label_of[m.source]) for m in state.random],
-        "random_soft": [(m, evaluate.soft_label(m)) for m in state.random],
-    }
+    subsets = {"memory": (state.memory,) * len(job.evaluation.seeds), **state.baselines}
     return evaluate.evaluate_stage(
         job.evaluation,
         number,
-        {name: [evaluate.examples(*x) for x in each] for name, each in subsets.items()},
+        {name: [evaluate.examples(memory) for memory in each] for name, each in subsets.items()},
         int(state.memory.valid.sum()),
         so_far,
         evaluate.Test(known, test.rows.dense, test.rows.label, test.user),

@@ -17,10 +17,14 @@ from diet_jax.types import Array, Params, Rows
 
 
 class Teacher(NamedTuple):
-    """init(key) -> params. advance(params, rows, n_epochs, rng) -> (params, logits [n])."""
+    """init(key) -> params. advance(params, rows, n_epochs, rng) -> params.
+
+    predict(params, ids int32 [n, K], dense [n, G]) -> logits float32 [n].
+    """
 
     init: Callable[[Array], Params]
-    advance: Callable[[Params, Rows, float, np.random.Generator], tuple[Params, np.ndarray]]
+    advance: Callable[[Params, Rows, float, np.random.Generator], Params]
+    predict: Callable[[Params, np.ndarray, np.ndarray], np.ndarray]
 
 
 def make_teacher(
@@ -39,7 +43,7 @@ def make_teacher(
         return train.fit(model, tx, train.start(tx, params), data, order, n_steps).params
 
     @jax.jit
-    def predict(params, ids, dense):
+    def answer(params, ids, dense):
         return jax.lax.map(lambda x: logits(model, params, *x), (ids, dense)).reshape(-1)
 
     def advance(params, rows, n_epochs, rng):
@@ -49,11 +53,15 @@ def make_teacher(
         n_steps = max(1, int(n_epochs * n) // batch)
         order = epochs(rng, n, n_steps, batch)
         capacity = 1 << (n_steps - 1).bit_length()
-        params = fit(params, data, pad_to(order, capacity), np.int32(n_steps))
-        z = predict(params, *(a.reshape(n_blocks, PREDICT_BLOCK, a.shape[1]) for a in data[:2]))
-        return params, np.asarray(z)[:n]
+        return fit(params, data, pad_to(order, capacity), np.int32(n_steps))
+
+    def predict(params, ids, dense):
+        blocks = (
+            pad_to(a, size).reshape(n_blocks, PREDICT_BLOCK, a.shape[1]) for a in (ids, dense)
+        )
+        return np.asarray(answer(params, *blocks))[: len(ids)]
 
     def init(key):
         return init_params(model, key, jnp.arange(n_table), n_fields, n_dense)
 
-    return Teacher(init, advance)
+    return Teacher(init, advance, predict)

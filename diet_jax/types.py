@@ -60,11 +60,15 @@ class Taught(NamedTuple):
     """A stage's rows as distillation may use them, with the teacher's view of them.
 
     rows: n encoded rows. source: int64 [n], their numbers in the log. teacher_logit: float32 [n].
+    ahead_ids: int32 [n, K], the rows' ids as the next stage would show them (`outlook`), and
+    ahead_logit: float32 [n], the teacher's answer to those.
     """
 
     rows: Rows
     source: np.ndarray
     teacher_logit: np.ndarray
+    ahead_ids: np.ndarray
+    ahead_logit: np.ndarray
 
 
 class Schema(NamedTuple):

@@ -12,7 +12,7 @@ ENV = {k: v for k, v in os.environ.items() if k != "JAX_DISABLE_MOST_OPTIMIZATIO
 SMALL = {
     "stages.count": 3,
     "memory.rate": 0.005,
-    "inner.arch": "LR",
+    "inner.archs": ("LR",),
     "inner.dim": 2,
     "inner.steps": 10,
     "inner.window": 5,

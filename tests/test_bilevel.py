@@ -17,26 +17,28 @@ from diet_jax.bilevel import (
 from diet_jax.metagrad import outer_loss
 
 
-def test_the_outer_gradient_is_the_mean_over_trajectories(engine):
+def test_the_outer_gradient_is_the_mean_over_trajectories_and_proxies():
+    proxies = toy.smooth_proxy(), toy.smooth_proxy("LR")._replace(lr=0.3)
+    engine = toy.engine(proxies=proxies)
     scene, slots = toy.first_turn(engine)
     loss, gradient = toy.outer_gradient(engine, scene, slots)
-    inner = toy.smooth_proxy()
     slots = jax.tree.map(jnp.asarray, slots)
-
-    @jax.jit
-    @jax.value_and_grad
-    def one(learned, run, outer):
-        return outer_loss(inner, slots._replace(**learned), run, outer)
-
     key = jax.random.fold_in(jax.random.key(7), 0)
-    runs, _, outer = draw(key, inner, engine.plan, scene.stage, scene.anchor, jnp.zeros(BINS))
+    runs, _, outer = draw(key, proxies[0], engine.plan, scene.stage, scene.anchor, jnp.zeros(BINS))
     learned = {name: getattr(slots, name) for name in toy.LEARNED}
-    each = [
-        one(learned, runs._replace(key=k), jax.tree.map(lambda a, r=r: a[r], outer))
-        for r, k in enumerate(runs.key)
-    ]
+    each = []
+    for number, proxy in enumerate(proxies):
+
+        @jax.jit
+        @jax.value_and_grad
+        def one(learned, run, outer, proxy=proxy):
+            return outer_loss(proxy, slots._replace(**learned), run, outer)
+
+        for r, k in enumerate(runs.key):
+            run = runs._replace(key=jax.random.fold_in(k, number))
+            each.append(one(learned, run, jax.tree.map(lambda a, r=r: a[r], outer)))
     losses, gradients = zip(*each, strict=True)
-    assert len(losses) == engine.plan.trajectories and np.ptp(losses) > 1e-3
+    assert len(losses) == 2 * engine.plan.trajectories and np.ptp(losses) > 1e-3
     np.testing.assert_allclose(loss, np.mean(losses), rtol=1e-5)
     for name, got in gradient.items():
         want = np.mean([g[name] for g in gradients], axis=0)
@@ -76,7 +78,7 @@ def outer_steps(engine, n, **change):
     scene, slots = toy.first_turn(engine)
     learned = {name: jnp.asarray(getattr(slots, name)) for name in toy.LEARNED}
     before = start_outer(plan, learned)
-    run = make_outer_steps(toy.smooth_proxy(), plan, engine.place)
+    run = make_outer_steps((toy.smooth_proxy(),), plan, engine.place)
 
     def go(scene, state=before):
         state = jax.tree.map(jnp.array, state)  # what is donated is gone

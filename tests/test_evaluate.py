@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from diet_jax import evaluate, metrics, train
-from diet_jax.baselines import random_rows
+from diet_jax.baselines import random_hard, random_soft
 from diet_jax.compact import compact
 from diet_jax.evaluate import Plan, Recipe, Task, epochs, make_trials, run_trials
 from diet_jax.models import init_params, logits, make_model
@@ -75,15 +75,22 @@ def test_epochs_are_whole_random_passes(n, steps, batch):
         assert len(set(one)) == len(one) and 0 <= one.min() and one.max() < n
 
 
-def test_the_random_baseline_is_distinct_rows_with_the_teachers_labels():
+def test_the_random_baselines_are_the_same_distinct_rows():
     stage = toy.stage(2)
-    memory = random_rows(toy.empty(), stage, 20, 2, np.random.default_rng(0))
-    at = memory.source[memory.valid] - stage.source[0]
+    stage = stage._replace(ahead_logit=stage.teacher_logit + 1)
+    hard, soft = (
+        f(toy.empty(), stage, 20, 2, np.random.default_rng(0)) for f in (random_hard, random_soft)
+    )
+    at = hard.source[hard.valid] - stage.source[0]
     assert len(np.unique(at)) == 20
-    assert np.array_equal(memory.ids[:20], stage.rows.ids[at])
-    assert np.array_equal(memory.dense[:20], stage.rows.dense[at])
-    assert np.array_equal(memory.label_logit[:20], stage.teacher_logit[at])
-    assert np.all(memory.log_weight[:20] == 0) and np.all(memory.born[:20] == 2)
+    assert np.array_equal(hard.ids[:20], stage.rows.ids[at])
+    assert np.array_equal(soft.ids[:20], stage.ahead_ids[at])
+    np.testing.assert_allclose(evaluate.examples(hard).target[:20], stage.rows.label[at], atol=1e-9)
+    assert np.array_equal(soft.label_logit[:20], stage.ahead_logit[at])
+    for memory in (hard, soft):
+        assert np.array_equal(memory.source, hard.source)
+        assert np.array_equal(memory.dense[:20], stage.rows.dense[at])
+        assert np.all(memory.log_weight[:20] == 0) and np.all(memory.born[:20] == 2)
 
 
 def test_the_teacher_learns_and_its_logits_are_of_the_rows_it_was_given():
@@ -91,10 +98,11 @@ def test_the_teacher_learns_and_its_logits_are_of_the_rows_it_was_given():
     model = make_model("LR", 1, ())
     teacher = make_teacher(model, 0.05, 8, toy.VOCAB, n_fields=3, n_dense=1, n_stage=100)
     start = teacher.init(jax.random.key(0))
-    params, z = teacher.advance(start, stage, 8.0, np.random.default_rng(0))
+    params = teacher.advance(start, stage, 8.0, np.random.default_rng(0))
+    z = teacher.predict(params, stage.ids, stage.dense)
     assert z.shape == stage.label.shape
     want = logits(model, params, stage.ids, jnp.asarray(stage.dense))
     np.testing.assert_allclose(z, want, rtol=1e-5, atol=1e-6)
     assert metrics.log_loss(stage.label, z) < 0.6
-    again, _ = teacher.advance(start, stage, 8.0, np.random.default_rng(0))
+    again = teacher.advance(start, stage, 8.0, np.random.default_rng(0))
     jax.tree.map(np.testing.assert_array_equal, again, params)

@@ -18,7 +18,7 @@ METHODS = {"full", "memory", "random_hard", "random_soft"}
 EVAL = "kind stage method arch seed auc gauc logloss steps rows seconds".split()
 STAGE = (
     "kind stage stages rows_stage rows_so_far slots new written born label_hist weight_quantiles "
-    "outer_steps skipped overshoot seconds seconds_teacher seconds_influence seconds_outer"
+    "outer_steps skipped overshoot hidden seconds seconds_teacher seconds_influence seconds_outer"
 ).split()
 
 

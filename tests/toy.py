@@ -87,14 +87,14 @@ ROWS_A_STAGE = 60
 CAPACITY = 32
 
 
-def smooth_proxy() -> Inner:
+def smooth_proxy(arch: str = "FM") -> Inner:
     """The inner loop of `engine`."""
-    model = make_model("FM", dim=2, hidden=(), init_scale=0.3)
+    model = make_model(arch, dim=2, hidden=(), init_scale=0.3)
     # Smooth inner training (a large eps_root): rounding is not enlarged from step to step.
     return inner(model=model, optimizer=Optimizer("adam", eps_root=1e-3), lr=0.1, batch=8, window=4)
 
 
-def engine(place: Placement | None = None, proxy: Inner | None = None, **change) -> Engine:
+def engine(place: Placement | None = None, proxies: tuple[Inner, ...] = (), **change) -> Engine:
     """Eight trajectories, one outer step a call: as many devices can share it as there are.
 
     `change` is of the plan.
@@ -119,15 +119,17 @@ def engine(place: Placement | None = None, proxy: Inner | None = None, **change)
     )
     plan = plan._replace(**change)
     place = place or all_devices(plan.trajectories)
-    return make_engine(proxy or smooth_proxy(), plan, place, min_rows=32, n_stage=64)
+    return make_engine(proxies or (smooth_proxy(),), plan, place, min_rows=32, n_stage=64)
 
 
 def stage(number: int, seed: int = 0) -> Taught:
-    """Stage `number` (1-based) of a log, with a teacher who knows nothing."""
+    """Stage `number` (1-based) of a log, with a teacher who knows nothing and the user hidden."""
     n = ROWS_A_STAGE
     rng = np.random.default_rng((seed, number))
     source = np.arange(n, dtype=np.int64) + n * (number - 1)
-    return Taught(rows(rng, n), source, rng.normal(scale=0.1, size=n).astype(np.float32))
+    some, logit = rows(rng, n), rng.normal(scale=0.1, size=n).astype(np.float32)
+    ahead = np.where(np.arange(len(FIELDS)) == 0, 0, some.ids)
+    return Taught(some, source, logit, ahead, logit)
 
 
 def empty() -> Memory:
@@ -154,7 +156,7 @@ def stream(engine: Engine, stages: int, n_new: int = 8, n_steps: int = 6, seed: 
 
 def first_turn(engine: Engine) -> tuple[Scene, Slots]:
     """16 rows of stage 1 as the memory with which stage 2 begins."""
-    (ids, dense, *_), source, logit = stage(1)
+    (ids, dense, *_), source, logit, *_ = stage(1)
     memory = mem.append(empty(), ids[:16], dense[:16], logit[:16], 0.2, 1, source[:16])
     scene = set_scene(engine, memory, memory, stage(2), share=0.3)
     return scene, to_slots(memory, scene.compact)
@@ -200,7 +202,7 @@ def config(path: str, **change):
             "data.dense": ("price",),
             "stages.count": 4,
             "memory.rate": 0.1,
-            "inner.arch": "LR",
+            "inner.archs": ("LR",),
             "inner.dim": 2,
             "inner.hidden": (4,),
             "inner.steps": 4,
