@@ -4,7 +4,8 @@
 
 The last tenth of each stage is held out of everything and judges. All methods get as large a
 grid and the same steps; the memory is distilled once and the whole grid is tried on it. Prints the
-lines for the config and writes all figures to OUT/recipes_NAME.json.
+lines for the config and writes all figures to OUT/recipes_NAME.json. With --methods only those are
+chosen for anew, and the file keeps what it holds of the others.
 """
 
 import itertools
@@ -30,6 +31,7 @@ SUBSET = flags.DEFINE_list(
 FULL = flags.DEFINE_list(
     "full_lrs", "0.000125,0.00025,0.0005,0.001,0.002,0.004,0.008,0.016", "Those of full data."
 )
+METHODS = flags.DEFINE_list("methods", "full,memory,random_hard,random_soft", "To choose for.")
 L2 = flags.DEFINE_list("l2", "0,0.03,0.1,0.3,1", "Weights of the penalty on embeddings.")
 
 
@@ -44,7 +46,7 @@ def main(_) -> None:
         lrs = list(zip(floats(SUBSET.value), floats(FULL.value), strict=True))
         for (subset, full), l2 in itertools.product(lrs, floats(L2.value)):
             rates = job._replace(evaluation=job.evaluation._replace(rates=pick(subset, full, l2)))
-            for r in judge(rates, state, number):
+            for r in judge(rates, state, number, METHODS.value):
                 lr = full if r["method"] == "full" else subset
                 found[r["method"], r["arch"], lr, l2].append(r["auc"])
         print(f"stage {number} of {len(job.steps)} done", flush=True)
@@ -52,6 +54,11 @@ def main(_) -> None:
         {"method": m, "arch": a, "lr": lr, "l2": l2, "auc": float(np.mean(x)), "n": len(x)}
         for (m, a, lr, l2), x in sorted(found.items())
     ]
+    name = Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
+    path = Path(OUT.value) / f"recipes_{name}.json"
+    if path.exists():
+        kept = json.loads(path.read_text())["table"]
+        table += [row for row in kept if row["method"] not in METHODS.value]
     best = {}
     for row in table:
         key = row["method"], row["arch"]
@@ -63,9 +70,8 @@ def main(_) -> None:
     env = software_versions() | {"devices": [d.device_kind for d in jax.devices()]}
     result = {"config": json.loads(config.to_json()), "env": env, "table": table}
     result["config"]["data"]["path"] = Path(config.data.path).name  # the rest is this machine's
-    name = Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
-    Path(OUT.value).mkdir(parents=True, exist_ok=True)
-    replace_text(Path(OUT.value) / f"recipes_{name}.json", json.dumps(result, indent=1) + "\n")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    replace_text(path, json.dumps(result, indent=1) + "\n")
 
 
 def floats(texts: list[str]) -> list[float]:

@@ -111,8 +111,7 @@ def get_config() -> Config:
     c.teacher.arch = "MLP"
     c.teacher.hidden = (64, 32)
     c.teacher.lr = 1e-3
-    c.teacher.epochs = 2.0  # passes over each stage
-    c.teacher.first_epochs = 4.0  # passes over the first stage
+    c.teacher.epochs = 2.0  # passes over each stage; with more it answers worse for new users
     c.teacher.batch = 256
 
     c.eval = ConfigDict()

@@ -1,7 +1,7 @@
 """Train every architecture from scratch on the memory, its baselines and all rows; score each."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import NamedTuple
 
 import jax
@@ -157,15 +157,24 @@ def tasks(
 
 
 def evaluate_stage(
-    plan: Plan, stage: int, subsets: dict[str, list[Examples]], n: int, so_far: Rows, test: Test
+    plan: Plan,
+    stage: int,
+    subsets: dict[str, list[Examples]],
+    n: int,
+    so_far: Rows,
+    test: Test,
+    methods: Collection[str] = (),
 ) -> list[dict]:
     """All measurements after one stage.
 
     subsets: by method, one memory-shaped Examples per seed, its first `n` rows in use.
-    so_far: all rows up to this stage. Returns the `eval` records.
+    so_far: all rows up to this stage. methods: the ones to measure, all if empty.
+    Returns the `eval` records.
     """
     records = []
     for method, task in tasks(plan, stage, subsets, n, so_far, test).items():
+        if methods and method not in methods:
+            continue
         for arch in plan.models:
             figures, seconds = run_trials(plan, task, arch, plan.rates(method, arch), test)
             for seed, figure in zip(plan.seeds, figures, strict=True):

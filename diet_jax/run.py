@@ -1,6 +1,7 @@
 """The story: for each stage teach, grow and rewrite the memory, save it, judge it on the next."""
 
 import time
+from collections.abc import Collection
 from pathlib import Path
 
 import jax
@@ -28,8 +29,7 @@ def teach(job: Job, teacher: Params, number: int) -> tuple[Params, Taught, list[
     fields that are hidden from the outer loss."""
     config, schema, stage = job.config, job.stream.schema, job.steps[number - 1].train
     rng = np.random.default_rng((config.seed, number))
-    epochs = config.teacher.first_epochs if number == 1 else config.teacher.epochs
-    teacher = job.teacher.advance(teacher, stage.rows, epochs, rng)
+    teacher = job.teacher.advance(teacher, stage.rows, config.teacher.epochs, rng)
     known = job.steps[number - 2].train.vocab_size if number > 1 else len(schema.fields)
     share = outlook.churn(stage.rows.ids, schema.pool, known, config.outer.tail)
     hidden = share > config.outer.hide_above
@@ -82,8 +82,11 @@ def distill(job: Job, state: State, number: int, report) -> tuple[State, dict]:
     return State(memory, jax.tree.map(np.asarray, teacher), baselines), facts
 
 
-def judge(job: Job, state: State, number: int) -> list[dict]:
-    """Train and score every architecture on the memory, its baselines and all rows so far."""
+def judge(job: Job, state: State, number: int, methods: Collection[str] = ()) -> list[dict]:
+    """Train and score every architecture on the memory, its baselines and all rows so far.
+
+    methods: as in `evaluate.evaluate_stage`.
+    """
     train = [step.train for step in job.steps[:number]]
     so_far = Rows(*(np.concatenate(part) for part in zip(*(s.rows for s in train), strict=True)))
     test = job.steps[number - 1].test
@@ -96,6 +99,7 @@ def judge(job: Job, state: State, number: int) -> list[dict]:
         int(state.memory.valid.sum()),
         so_far,
         evaluate.Test(known, test.rows.dense, test.rows.label, test.user),
+        methods,
     )
 
 
