@@ -3,9 +3,9 @@
     python -m benchmarks.recipes --config=configs/movielens_100k.py --out=benchmarks/results
 
 The last tenth of each stage is held out of everything and judges. All methods get as large a
-grid and the same steps; the memory is distilled once and the whole grid is tried on it. Prints the
-lines for the config and writes all figures to OUT/recipes_NAME.json. With --methods only those are
-chosen for anew, and the file keeps what it holds of the others.
+grid and the same steps; a memory is distilled once a seed and the whole grid is tried on it. Prints
+the lines for the config and writes all figures to OUT/recipes_NAME.json. With --methods only those
+are chosen for anew, and the file keeps what it holds of the others.
 """
 
 import itertools
@@ -31,25 +31,28 @@ SUBSET = flags.DEFINE_list(
 FULL = flags.DEFINE_list(
     "full_lrs", "0.000125,0.00025,0.0005,0.001,0.002,0.004,0.008,0.016", "Those of full data."
 )
+SEEDS = flags.DEFINE_list("seeds", "0", "Seeds of everything; the mean over them chooses.")
 METHODS = flags.DEFINE_list("methods", "full,memory,random_hard,random_soft", "To choose for.")
 L2 = flags.DEFINE_list("l2", "0,0.03,0.1,0.3,1", "Weights of the penalty on embeddings.")
 
 
 def main(_) -> None:
     logging.set_verbosity(logging.WARNING)
-    config = CONFIG.value
+    config, found = CONFIG.value, defaultdict(list)
     config.eval.on = "validation"
-    job, found = prepare(config), defaultdict(list)
-    state = job.first
-    for number in range(1, len(job.steps) + 1):
-        state, _ = distill(job, state, number, lambda step, loss: None)
-        lrs = list(zip(floats(SUBSET.value), floats(FULL.value), strict=True))
-        for (subset, full), l2 in itertools.product(lrs, floats(L2.value)):
-            rates = job._replace(evaluation=job.evaluation._replace(rates=pick(subset, full, l2)))
-            for r in judge(rates, state, number, METHODS.value):
-                lr = full if r["method"] == "full" else subset
-                found[r["method"], r["arch"], lr, l2].append(r["auc"])
-        print(f"stage {number} of {len(job.steps)} done", flush=True)
+    lrs = list(zip(floats(SUBSET.value), floats(FULL.value), strict=True))
+    for config.seed in map(int, SEEDS.value):
+        job = prepare(config)
+        state = job.first
+        for number in range(1, len(job.steps) + 1):
+            state, _ = distill(job, state, number, lambda step, loss: None)
+            for (subset, full), l2 in itertools.product(lrs, floats(L2.value)):
+                plan = job.evaluation._replace(rates=pick(subset, full, l2))
+                records = judge(job._replace(evaluation=plan), state, number, METHODS.value)
+                for r in records:
+                    lr = full if r["method"] == "full" else subset
+                    found[r["method"], r["arch"], lr, l2].append(r["auc"])
+            print(f"seed {config.seed}: stage {number} of {len(job.steps)} done", flush=True)
     table = [
         {"method": m, "arch": a, "lr": lr, "l2": l2, "auc": float(np.mean(x)), "n": len(x)}
         for (m, a, lr, l2), x in sorted(found.items())

@@ -47,6 +47,8 @@ def get_config() -> Config:
 
     c.memory = ConfigDict()
     c.memory.rate = 0.02  # slots per row of the log so far
+    # Distil anew at every stage, from the rows of that stage or of the stream so far: stage |
+    c.memory.scratch = ""  # stream. Empty: the memory goes on, which is cheaper.
 
     c.inner = ConfigDict()  # how a model is trained on the memory, in distillation as in evaluation
     # The proxies that the memory is distilled with; the outer loss is their mean. With
@@ -98,13 +100,15 @@ def get_config() -> Config:
     c.growth = ConfigDict()  # how new slots are found
     c.growth.rounds = 9  # rounds of a stage: add influential rows, re-learn, again
     c.growth.final_share = 0.4  # share of the outer steps that follow the last round
+    c.growth.select = "influence"  # or a selector of diet_jax/select.py: random, herding, el2n ..
     c.growth.pool = 4096  # candidate rows scored in a round
     c.growth.block = 2048  # candidate rows scored at once: bounds memory
     c.growth.spread_field = "item"  # at most spread_cap rows of one of its values in a round,
     c.growth.spread_cap = 2  # so that a round is not filled by one item; empty field: no cap
     c.growth.max_logit = 3.0  # labels start at the teacher's logit clipped to +- this
 
-    c.addressing = ConfigDict()
+    c.addressing = ConfigDict()  # which old slots a stage may rewrite
+    c.addressing.by = "influence"  # on the stage's loss; sampled (by influence) | random
     c.addressing.share = 0.2  # old slots that a stage may rewrite, most influential first
 
     c.teacher = ConfigDict()  # carried along the stream
@@ -112,6 +116,7 @@ def get_config() -> Config:
     c.teacher.hidden = (64, 32)
     c.teacher.lr = 1e-3
     c.teacher.epochs = 2.0  # passes over each stage; with more it answers worse for new users
+    c.teacher.first_epochs = 2.0  # passes over the first stage; a short one wants more
     c.teacher.batch = 256
 
     c.eval = ConfigDict()

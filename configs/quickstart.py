@@ -9,6 +9,7 @@ from diet_jax.types import Config
 
 def get_config() -> Config:
     c = default.get_config()
+    c.teacher.first_epochs = 4.0
     c.outer.steps = 300
     # Chosen on validation slices: python -m benchmarks.recipes --config=configs/quickstart.py
     lr = c.eval.lr

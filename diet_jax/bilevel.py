@@ -34,6 +34,7 @@ class Plan(NamedTuple):
     block: int  # candidate rows scored at once
     spread_field: int  # field whose values share a cap within a round
     spread_cap: int  # rows of one such value in a round
+    address_by: str = "influence"  # which old slots those are, see memory.ADDRESSING
     clip: float = 0.0  # a gradient is cut to this times the running mean of its norm; 0: never
     start: str = "fresh"  # where trajectories start: fresh, teacher, or mixed, half of each
 

@@ -176,12 +176,14 @@ def distill_stage(
     key: Array,
     report: Callable[[int, float], None] = lambda step, loss: None,
     start: Params = None,
+    rows: np.ndarray | None = None,
 ) -> tuple[Memory, dict]:
     """Take the memory (numpy leaves) through one stage.
 
     n_new: slots to add. n_steps: outer steps, rounded up to whole chunks. number: the stage's,
     1-based, written into `born`. report(step, loss) is told of every chunk, one chunk late, so that
-    the device never waits for it. start: see `set_scene`.
+    the device never waits for it. start: see `set_scene`. rows: int [n_new], those of the stage to
+    add, in order; if none are given, the most influential of each round.
     Returns the new memory and facts: "written" (old slots that could be rewritten), "outer" (step,
     loss) pairs, "outer_steps", "skipped" (of them, as loss or gradient was not finite), "overshoot"
     (median and largest of `metagrad.overshoot`, a pair for each proxy), "seconds_influence",
@@ -194,14 +196,20 @@ def distill_stage(
     scene = set_scene(engine, past, memory, fresh, share, start)
     key_score, key_outer = jax.random.split(jax.random.fold_in(key, number))
     writable, carried = np.zeros(len(memory.valid), bool), None
-    losses, seconds = [], [0.0, 0.0]
+    losses, seconds, taken = [], [0.0, 0.0], 0
     for r, (size, chunks) in enumerate(growth(engine.plan, n_new, n_steps)):
         began = clock()
         key_round = jax.random.fold_in(key_score, r)
-        chosen, of_slots = choose_rows(engine, memory, fresh, scene, size, key_round)
+        if rows is None or r == 0:
+            chosen, of_slots = choose_rows(engine, memory, fresh, scene, size, key_round)
         if r == 0:  # the old slots that this stage needs, by their influence before it begins
-            writable = mem.address(of_slots, memory.valid, engine.plan.write_share)
+            rng = np.random.default_rng((number, *np.asarray(jax.random.key_data(key_round))))
+            strength = mem.ADDRESSING[engine.plan.address_by](of_slots, rng)
+            writable = mem.address(strength, memory.valid, engine.plan.write_share)
             n_written = int(writable.sum())
+        if rows is not None:
+            chosen = rows[taken : taken + size]
+        taken += size
         grown = grow(memory, fresh, scene, chosen, number)
         writable = writable | (grown.valid & ~memory.valid)
         scene = set_scene(engine, past, grown, fresh, share, start)

@@ -6,9 +6,8 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from diet_jax import evaluate
+from diet_jax import baselines, evaluate
 from diet_jax import memory as mem
-from diet_jax.baselines import BASELINES
 from diet_jax.bilevel import Plan
 from diet_jax.compact import capacity
 from diet_jax.data import load_stream
@@ -17,6 +16,7 @@ from diet_jax.distill import Engine, make_engine
 from diet_jax.metagrad import MODES, Inner
 from diet_jax.models import make_model
 from diet_jax.optim import Optimizer
+from diet_jax.select import SELECTORS
 from diet_jax.sharding import all_devices
 from diet_jax.teacher import Teacher, make_teacher
 from diet_jax.train import key_for
@@ -96,6 +96,7 @@ def check(config: Config) -> None:
     floats = ("float32", "bfloat16")
     twins = tuple(i.archs) == (c.teacher.arch,) and i.hidden == c.teacher.hidden
     leaves = ("label_logit", "log_weight", "dense")
+    grow_by, ways = ("influence", *SELECTORS), tuple(mem.ADDRESSING)
     wanted = [
         ("seed", c.seed >= 0, "0 or more"),
         ("memory.rate", 0 < c.memory.rate < 1, "between 0 and 1"),
@@ -126,6 +127,9 @@ def check(config: Config) -> None:
         ("growth.final_share", 0 <= g.final_share <= 1, "0 to 1"),
         ("growth.block", g.block >= 1, "1 or more"),
         ("growth.pool", g.pool >= g.block and not g.pool % g.block, "a multiple of growth.block"),
+        ("growth.select", g.select in grow_by, f"one of {', '.join(grow_by)}"),
+        ("memory.scratch", c.memory.scratch in ("", "stage", "stream"), "'', stage or stream"),
+        ("addressing.by", c.addressing.by in ways, f"one of {', '.join(ways)}"),
         ("addressing.share", 0 <= c.addressing.share <= 1, "0 to 1"),
         ("teacher.batch", c.teacher.batch >= 1, "1 or more"),
         ("eval.on", e.on in ("next", "validation"), "next or validation"),
@@ -167,6 +171,7 @@ def make_plan(config: Config, stream: Stream) -> Plan:
         spread_cap=g.spread_cap,
         clip=o.clip,
         start=config.inner.start,
+        address_by=config.addressing.by,
     )
 
 
@@ -181,7 +186,8 @@ def make_evaluation(config: Config, stream: Stream, steps: list[Step]) -> evalua
     n_table = len(stream.values)
 
     def rates(method: str, arch: str) -> tuple[float, float]:
-        lr, l2 = e.lr[method], e.l2[method]
+        known = method if method in e.lr else f"random_{method.rpartition('_')[2]}"
+        lr, l2 = e.lr[known], e.l2[known]
         return lr.get(arch, lr.default), l2.get(arch, l2.default)
 
     return evaluate.Plan(
@@ -214,10 +220,14 @@ class Job(NamedTuple):
     first: State
 
 
-def prepare(config: Config, report: Report = Report()) -> Job:  # noqa: B008 (immutable)
+def prepare(
+    config: Config,
+    report: Report = Report(),  # noqa: B008 (immutable)
+    rivals: tuple[str, ...] = baselines.DEFAULT,
+) -> Job:
     """Read the log, check the config against it, and build every part (nothing is compiled yet).
 
-    report: is told how the preparation of the log gets on.
+    report: is told how the preparation of the log gets on. rivals: names of baselines.
     """
     check(config)
     stream = load_stream(config, report)
@@ -229,10 +239,13 @@ def prepare(config: Config, report: Report = Report()) -> Job:  # noqa: B008 (im
     steps = steps_of(stream, config.eval.on, config.eval.validation_share)
     pool = stream.schema.pool
     n_columns, n_dense = len(pool), len(stream.schema.dense)
-    n_stage = max(len(step.train.user) for step in steps)
-    n_slots = capacity(slots_after(config, sum(len(step.train.user) for step in steps)))
+    # In the rows of how many stages a distillation looks, and how many of them it adds at most.
+    sizes = [len(step.train.user) for step in steps]
+    n_stage = sum(sizes) if config.memory.scratch == "stream" else max(sizes)
+    n_new = slots_after(config, sum(sizes) if config.memory.scratch else max(sizes))
+    n_slots = capacity(slots_after(config, sum(sizes)))
     plan = make_plan(config, stream)
-    a_round = -(-slots_after(config, n_stage) // plan.rounds)
+    a_round = -(-n_new // plan.rounds)
     if plan.pool < 2 * a_round:
         raise InputError(
             f"growth.pool is {plan.pool}, too few candidates for rounds of {a_round} rows; "
@@ -256,7 +269,7 @@ def prepare(config: Config, report: Report = Report()) -> Job:  # noqa: B008 (im
     first = State(
         blank,
         jax.tree.map(np.asarray, teacher.init(key)),
-        {name: (blank,) * len(config.eval.seeds) for name in BASELINES},
+        {name: (blank,) * len(config.eval.seeds) for name in rivals},
     )
     return Job(
         config,

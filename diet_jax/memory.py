@@ -52,14 +52,25 @@ def pick(score: np.ndarray, k: int, group: np.ndarray, per_group: int) -> np.nda
     return np.concatenate([ranked[allowed], ranked[~allowed]])[:k]
 
 
-def address(influence: np.ndarray, valid: np.ndarray, share: float) -> np.ndarray:
+# How slots are addressed: f(influence on the loss of the current stage [N], rng) -> strength [N].
+ADDRESSING = {
+    "influence": lambda influence, rng: np.abs(influence),
+    # Without replacement, each as likely as it is influential (Gumbel top-k).
+    "sampled": lambda influence, rng: (
+        np.log(np.abs(influence) + 1e-30) + rng.gumbel(size=len(influence))
+    ),
+    "random": lambda influence, rng: rng.random(len(influence)),
+}
+
+
+def address(strength: np.ndarray, valid: np.ndarray, share: float) -> np.ndarray:
     """The slots that this stage may rewrite: bool [N].
 
-    Of the valid slots the `share` (0 .. 1) with the largest absolute influence on the loss of the
-    current stage; the others stay bit for bit as they are.
+    The `share` (0 .. 1) of the valid slots with the largest strength; the others stay bit for bit
+    as they are.
     """
     n = int(np.ceil(share * valid.sum()))
-    strength = np.where(valid, np.abs(influence), -np.inf)
+    strength = np.where(valid, strength, -np.inf)
     writable = np.zeros(len(valid), bool)
     writable[np.argsort(-strength, kind="stable")[:n]] = True
     return writable & valid

@@ -8,15 +8,16 @@ import jax
 import numpy as np
 
 from diet_jax import checkpoint, console, evaluate, outlook
-from diet_jax.baselines import BASELINES
+from diet_jax.baselines import find
 from diet_jax.data.vocabulary import as_known
 from diet_jax.distill import distill_stage
 from diet_jax.export import export_memory
 from diet_jax.job import Job, State, prepare, slots_after
 from diet_jax.record import Recorder, evaluated_stages, is_finished, open_workdir
 from diet_jax.report import build_report
+from diet_jax.select import SELECTORS, Look
 from diet_jax.train import key_for
-from diet_jax.types import Config, Params, Rows, Taught
+from diet_jax.types import Config, Params, Rows, Stage, Taught
 
 
 def outer_steps(config: Config, number: int) -> int:
@@ -24,41 +25,60 @@ def outer_steps(config: Config, number: int) -> int:
     return round(config.outer.steps * (config.outer.first_factor if number == 1 else 1.0))
 
 
-def teach(job: Job, teacher: Params, number: int) -> tuple[Params, Taught, list[str]]:
-    """Train the teacher on through stage `number`; returns it, the stage as it sees it, and the
-    fields that are hidden from the outer loss."""
+def teach(job: Job, teacher: Params, number: int) -> tuple[Params, np.ndarray]:
+    """Train the teacher on through stage `number`; returns it and which fields (bool [F]) are to be
+    hidden from the outer loss."""
     config, schema, stage = job.config, job.stream.schema, job.steps[number - 1].train
     rng = np.random.default_rng((config.seed, number))
-    teacher = job.teacher.advance(teacher, stage.rows, config.teacher.epochs, rng)
+    epochs = config.teacher.first_epochs if number == 1 else config.teacher.epochs
+    teacher = job.teacher.advance(teacher, stage.rows, epochs, rng)
     known = job.steps[number - 2].train.vocab_size if number > 1 else len(schema.fields)
     share = outlook.churn(stage.rows.ids, schema.pool, known, config.outer.tail)
-    hidden = share > config.outer.hide_above
-    ahead = outlook.hide(stage.rows.ids, hidden, schema.pool, schema.vocab)
+    return teacher, share > config.outer.hide_above
+
+
+def view(job: Job, teacher: Params, stages: list[Stage], hidden: np.ndarray) -> Taught:
+    """The rows of some stages as distillation may use them."""
+    rows, source = so_far(stages), np.concatenate([stage.source for stage in stages])
+    ahead = outlook.hide(rows.ids, hidden, job.stream.schema.pool, job.stream.schema.vocab)
     logit, ahead_logit = (
-        job.teacher.predict(teacher, ids, stage.rows.dense) for ids in (stage.rows.ids, ahead)
+        job.teacher.predict(teacher, ids, rows.dense) for ids in (rows.ids, ahead)
     )
-    names = [name for name, is_hidden in zip(schema.fields, hidden, strict=True) if is_hidden]
-    return teacher, Taught(stage.rows, stage.source, logit, ahead, ahead_logit), names
+    return Taught(rows, source, logit, ahead, ahead_logit)
+
+
+def so_far(stages: list[Stage]) -> Rows:
+    return Rows(*(np.concatenate(part) for part in zip(*(s.rows for s in stages), strict=True)))
 
 
 def distill(job: Job, state: State, number: int, report) -> tuple[State, dict]:
     """Take the state through stage `number` (1-based); returns it and the facts of the stage."""
-    config, stage = job.config, job.steps[number - 1].train
+    config, train = job.config, [step.train for step in job.steps[:number]]
     start = time.perf_counter()
-    teacher, fresh, hidden = teach(job, state.teacher, number)
+    teacher, hidden = teach(job, state.teacher, number)
+    fresh = view(job, teacher, train[-1:], hidden)
     seconds_teacher = time.perf_counter() - start
 
-    rows_so_far = sum(len(step.train.user) for step in job.steps[:number])
-    n_new = slots_after(config, rows_so_far) - int(state.memory.valid.sum())
+    rows_so_far = sum(len(stage.user) for stage in train)
+    n_slots, past, given = slots_after(config, rows_so_far), state.memory, fresh
+    if config.memory.scratch:
+        past = past._replace(valid=np.zeros_like(past.valid))
+        given = fresh if config.memory.scratch == "stage" else view(job, teacher, train, hidden)
+    n_new = n_slots - int(past.valid.sum())
+    rows = None
+    if config.growth.select != "influence":
+        rng = np.random.default_rng((config.seed, number, 1 << 31))
+        rows = SELECTORS[config.growth.select](Look(given, job.teacher, teacher), n_new, rng)
     start = None if config.inner.start == "fresh" else state.teacher
     key, n_steps = key_for(config.seed, "stage"), outer_steps(config, number)
     memory, facts = distill_stage(
-        job.engine, state.memory, fresh, n_new, n_steps, number, key, report, start
+        job.engine, past, given, n_new, n_steps, number, key, report, start, rows
     )
-    baselines = {
+    look = Look(fresh, job.teacher, teacher)
+    rivals = {
         name: tuple(
-            BASELINES[name](
-                m, fresh, n_new, number, np.random.default_rng((config.seed, number, 1 + s))
+            find(name)(
+                m, look, n_slots, number, np.random.default_rng((config.seed, number, 1 + s))
             )
             for m, s in zip(memories, config.eval.seeds, strict=True)
         )
@@ -69,17 +89,17 @@ def distill(job: Job, state: State, number: int, report) -> tuple[State, dict]:
     facts |= {
         "stage": number,
         "stages": len(job.steps) + 1,
-        "rows_stage": len(stage.user),
+        "rows_stage": len(train[-1].user),
         "rows_so_far": rows_so_far,
         "slots": int(used.sum()),
         "new": n_new,
-        "hidden": hidden,
+        "hidden": [name for name, h in zip(job.stream.schema.fields, hidden, strict=True) if h],
         "seconds_teacher": seconds_teacher,
         "born": np.bincount(memory.born[used], minlength=number + 1)[1:].tolist(),
         "label_hist": np.histogram(labels, 20, (0, 1))[0].tolist(),
         "weight_quantiles": np.quantile(weights, (0, 0.25, 0.5, 0.75, 1)).tolist(),
     }
-    return State(memory, jax.tree.map(np.asarray, teacher), baselines), facts
+    return State(memory, jax.tree.map(np.asarray, teacher), rivals), facts
 
 
 def judge(job: Job, state: State, number: int, methods: Collection[str] = ()) -> list[dict]:
@@ -88,7 +108,6 @@ def judge(job: Job, state: State, number: int, methods: Collection[str] = ()) ->
     methods: as in `evaluate.evaluate_stage`.
     """
     train = [step.train for step in job.steps[:number]]
-    so_far = Rows(*(np.concatenate(part) for part in zip(*(s.rows for s in train), strict=True)))
     test = job.steps[number - 1].test
     known = as_known(test.rows.ids, train[-1].vocab_size, job.stream.schema.vocab)
     subsets = {"memory": (state.memory,) * len(job.evaluation.seeds), **state.baselines}
@@ -97,7 +116,7 @@ def judge(job: Job, state: State, number: int, methods: Collection[str] = ()) ->
         number,
         {name: [evaluate.examples(memory) for memory in each] for name, each in subsets.items()},
         int(state.memory.valid.sum()),
-        so_far,
+        so_far(train),
         evaluate.Test(known, test.rows.dense, test.rows.label, test.user),
         methods,
     )

@@ -17,11 +17,12 @@ from diet_jax.types import Array, Params, Rows
 
 
 class Teacher(NamedTuple):
-    """init(key) -> params. advance(params, rows, n_epochs, rng) -> params.
+    """init(key) -> params of `model`. advance(params, rows, n_epochs, rng) -> params.
 
     predict(params, ids int32 [n, K], dense [n, G]) -> logits float32 [n].
     """
 
+    model: Model
     init: Callable[[Array], Params]
     advance: Callable[[Params, Rows, float, np.random.Generator], Params]
     predict: Callable[[Params, np.ndarray, np.ndarray], np.ndarray]
@@ -64,4 +65,4 @@ def make_teacher(
     def init(key):
         return init_params(model, key, jnp.arange(n_table), n_fields, n_dense)
 
-    return Teacher(init, advance, predict)
+    return Teacher(model, init, advance, predict)

@@ -26,6 +26,7 @@ SMALL = {
     "growth.block": 256,
     "teacher.arch": "LR",
     "teacher.epochs": 1.0,
+    "teacher.first_epochs": 1.0,
     "eval.archs": ("LR", "FM"),
     "eval.seeds": (0,),
     "eval.full_epochs": 1.0,

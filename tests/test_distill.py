@@ -9,10 +9,11 @@ import pytest
 import toy
 
 from diet_jax import memory as mem
-from diet_jax.baselines import random_hard
+from diet_jax.baselines import find
 from diet_jax.distill import distill_stage, growth, set_scene
 from diet_jax.models import init_params, make_model
 from diet_jax.optim import Optimizer
+from diet_jax.select import Look
 from diet_jax.types import InputError, Memory
 
 STAGES = 3
@@ -111,7 +112,8 @@ def test_the_memory_that_is_given_is_left_alone(engine, streamed):
 
 def test_a_memory_may_fill_up(engine):
     past, fresh = mem.empty(2, 3, 1), toy.stage(1)
-    now = random_hard(past, fresh, 2, 1, np.random.default_rng(0))
+    look = Look(fresh, None, None)  # pyright: ignore
+    now = find("random_hard")(past, look, 2 + int(past.valid.sum()), 1, np.random.default_rng(0))
     assert now.valid.all()
     set_scene(engine, past, now, fresh, share=0.0)
 

@@ -9,7 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from diet_jax import evaluate, metrics, train
-from diet_jax.baselines import random_hard, random_soft
 from diet_jax.compact import compact
 from diet_jax.evaluate import Plan, Recipe, Task, epochs, make_trials, run_trials
 from diet_jax.models import init_params, logits, make_model
@@ -73,24 +72,6 @@ def test_epochs_are_whole_random_passes(n, steps, batch):
     for start in range(0, len(flat), n):
         one = flat[start : start + n]
         assert len(set(one)) == len(one) and 0 <= one.min() and one.max() < n
-
-
-def test_the_random_baselines_are_the_same_distinct_rows():
-    stage = toy.stage(2)
-    stage = stage._replace(ahead_logit=stage.teacher_logit + 1)
-    hard, soft = (
-        f(toy.empty(), stage, 20, 2, np.random.default_rng(0)) for f in (random_hard, random_soft)
-    )
-    at = hard.source[hard.valid] - stage.source[0]
-    assert len(np.unique(at)) == 20
-    assert np.array_equal(hard.ids[:20], stage.rows.ids[at])
-    assert np.array_equal(soft.ids[:20], stage.ahead_ids[at])
-    np.testing.assert_allclose(evaluate.examples(hard).target[:20], stage.rows.label[at], atol=1e-9)
-    assert np.array_equal(soft.label_logit[:20], stage.ahead_logit[at])
-    for memory in (hard, soft):
-        assert np.array_equal(memory.source, hard.source)
-        assert np.array_equal(memory.dense[:20], stage.rows.dense[at])
-        assert np.all(memory.log_weight[:20] == 0) and np.all(memory.born[:20] == 2)
 
 
 def test_the_teacher_learns_and_its_logits_are_of_the_rows_it_was_given():

@@ -75,5 +75,16 @@ def test_address_takes_the_strongest_share_of_the_valid_slots(data, share):
     assert writable.sum() == np.ceil(share * valid.sum())
     assert not np.any(writable & ~valid)
     assume(writable.any() and np.any(valid & ~writable))
-    weakest = np.abs(strength[writable]).min()
-    assert weakest >= np.abs(strength[valid & ~writable]).max()
+    assert strength[writable].min() >= strength[valid & ~writable].max()
+
+
+def test_strength_is_influence_of_either_sign_or_drawn_by_it_or_by_nothing():
+    influence, rng = np.array([0.1, -10.0, 0.0, 1.0]), np.random.default_rng(0)
+    assert np.argmax(mem.ADDRESSING["influence"](influence, rng)) == 1
+    first = {
+        name: [np.argmax(mem.ADDRESSING[name](influence, rng)) for _ in range(2000)]
+        for name in ("sampled", "random")
+    }
+    shares = {name: np.bincount(rows, minlength=4) / 2000 for name, rows in first.items()}
+    np.testing.assert_allclose(shares["sampled"], np.abs(influence) / 11.1, atol=0.04)
+    np.testing.assert_allclose(shares["random"], 0.25, atol=0.04)

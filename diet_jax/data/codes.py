@@ -24,6 +24,9 @@ class Codes:
         self._keep = pl.Series([], dtype=self.dtype)
         self._size = 0
         self._direct = np.zeros(0, np.int32)
+        # While all values are small whole numbers: those of the codes 0, 1, .., in pieces. Their
+        # text is then made only when it is asked for.
+        self._numbers: list[np.ndarray] | None = []
 
     def __len__(self) -> int:
         return self._size
@@ -39,9 +42,13 @@ class Codes:
         return self._encode_text(column.cast(pl.String))
 
     def _encode_text(self, column: pl.Series) -> np.ndarray:
+        if self._numbers is not None:
+            column = pl.concat([self.values(), column])
         coded = column.cast(self.dtype)
         self._keep = coded.head(1) if len(coded) else self._keep
         codes = coded.to_physical().to_numpy().astype(np.int32)
+        if self._numbers is not None:
+            codes, self._numbers = codes[self._size :], None
         self._size = max(self._size, int(codes.max(initial=-1)) + 1)
         return codes
 
@@ -58,7 +65,12 @@ class Codes:
             # Of a number that comes twice the last assignment stays, here the first appearance.
             self._direct[new[::-1]] = at[::-1]
             new = new[self._direct[new] == at]
-            self._direct[new] = self._encode_text(pl.Series(new).cast(pl.String))
+            if self._numbers is None:
+                self._direct[new] = self._encode_text(pl.Series(new).cast(pl.String))
+            else:
+                self._numbers.append(new.astype(np.int64))
+                self._direct[new] = self._size + at[: len(new)]
+                self._size += len(new)
             codes = self._direct[numbers]
         return codes
 
@@ -68,6 +80,9 @@ class Codes:
 
     def values(self, start: int = 0) -> pl.Series:
         """String: the values of the codes from `start` on."""
+        if self._numbers is not None:
+            numbers = np.concatenate([np.zeros(0, np.int64), *self._numbers])
+            return pl.Series(numbers[start:], dtype=pl.Int64).cast(pl.String)
         codes = pl.Series(np.arange(start, self._size, dtype=np.uint32))
         return codes.cat.to(self.dtype).cast(pl.String)
 

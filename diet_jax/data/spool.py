@@ -6,7 +6,8 @@ Memory is bounded by the block size and the number of distinct values, not by th
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -105,10 +106,11 @@ def read_parts(
     for file, size in ((path, done.rows * dtype.itemsize), (aside, done.aside)):
         file.touch()
         os.truncate(file, size)
-    with open(path, "ab") as out, open(aside, "ab") as rest:
+    threads = ThreadPoolExecutor(os.cpu_count())
+    with open(path, "ab") as out, open(aside, "ab") as rest, threads:
         blocks = one_ahead(clean(source.parts, roles, done.next, done.unit))
         for upto, unit, found, rejects in blocks:
-            append(out, encode(found, roles, coders, dtype))
+            append(out, encode(found, roles, coders, dtype, threads.map))
             rest.write(lines(rejects, header=rest.tell() == 0))
             time = np.concatenate([[done.last], found.time])
             done = Progress(
@@ -170,29 +172,38 @@ def user_field(roles: Roles) -> int:
     return [f.name for f in roles.fields].index(roles.user) if roles.user in plain else -1
 
 
-def encode(found: Clean, roles: Roles, coders: dict[str, Codes], dtype: np.dtype) -> np.ndarray:
-    """The rows of a block as records."""
+def encode(
+    found: Clean,
+    roles: Roles,
+    coders: dict[str, Codes],
+    dtype: np.dtype,
+    each: Callable[..., Iterable] = map,
+) -> np.ndarray:
+    """The rows of a block as records. each: `map`, or that of an executor of threads."""
     out = np.empty(len(found.time), dtype)
     out["time"], out["label"], out["dense"] = found.time, found.label, found.dense
     if found.weight is not None:
         out["weight"] = found.weight
-    for f, columns in columns_of(roles.fields):
+
+    def of_field(f: int) -> np.ndarray:  # int32 [n], or [n, width] for a multi-valued one
         field = roles.fields[f]
-        coder = coders[field.name]
         if field.derived.startswith("count:"):
-            codes = 0  # known only in order of time
-        elif field.derived:
-            codes = coder.encode(of_time(found.time, field.derived))
-        elif field.width == 1:
-            codes = coder.encode(found.fields[field.name])
-        else:
-            codes = encode_lists(found.fields[field.name], coder, field.width).T
-        out["codes"].T[columns] = codes
+            return np.zeros(len(found.time), np.int32)  # known only in order of time
+        if field.derived:
+            return coders[field.name].encode(of_time(found.time, field.derived))
+        column = found.fields[field.name]
+        if field.width == 1:
+            return coders[field.name].encode(column)
+        return encode_lists(column, coders[field.name], field.width)
+
+    # Each field has a coder of its own, and the work in it leaves Python free.
+    found_codes = list(each(of_field, range(len(roles.fields))))
+    out["codes"] = np.column_stack(found_codes) if found_codes else 0
     known = user_field(roles)
     if known < 0:
         out["user"] = coders[""].encode(found.user)
     else:
-        out["user"] = out["codes"][:, columns_of(roles.fields)[known][1].start]
+        out["user"] = found_codes[known]
     return out
 
 

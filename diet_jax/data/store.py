@@ -150,10 +150,14 @@ def item_column(roles: Roles) -> int:
 def observe(spool: Spool, words: Vocabulary, start: int, stop: int) -> float:
     """Shows the rows start .. stop - 1 to the vocabulary, and returns the sum of their labels."""
     total = 0.0
-    for rows in spool.chunks(start, stop):
-        words.observe(words.slots(rows["codes"]), start)
-        total += float(rows["label"].sum(dtype=np.float64))
-        start += len(rows)
+    chunks = (
+        (words.slots(rows["codes"]), float(rows["label"].sum(dtype=np.float64)))
+        for rows in spool.chunks(start, stop)
+    )
+    for slots, positives in one_ahead(chunks):
+        words.observe(slots, start)
+        total += positives
+        start += len(slots)
     return total
 
 
