@@ -2,7 +2,9 @@
 
 import time
 from collections.abc import Collection
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -17,7 +19,7 @@ from diet_jax.record import Recorder, evaluated_stages, is_finished, open_workdi
 from diet_jax.report import build_report
 from diet_jax.select import SELECTORS, Look
 from diet_jax.train import key_for
-from diet_jax.types import Config, Params, Rows, Stage, Taught
+from diet_jax.types import Config, Memory, Params, Rows, Stage, Taught
 
 
 def outer_steps(config: Config, number: int) -> int:
@@ -51,55 +53,81 @@ def so_far(stages: list[Stage]) -> Rows:
     return Rows(*(np.concatenate(part) for part in zip(*(s.rows for s in stages), strict=True)))
 
 
-def distill(job: Job, state: State, number: int, report) -> tuple[State, dict]:
-    """Take the state through stage `number` (1-based); returns it and the facts of the stage."""
-    config, train = job.config, [step.train for step in job.steps[:number]]
-    start = time.perf_counter()
-    teacher, hidden = teach(job, state.teacher, number)
-    fresh = view(job, teacher, train[-1:], hidden)
-    seconds_teacher = time.perf_counter() - start
+class Turn(NamedTuple):
+    """A stage as the memory and its baselines meet it."""
 
+    number: int  # 1-based
+    rows_so_far: int
+    n_slots: int  # of the memory once the stage is done
+    hidden: np.ndarray  # bool [F], fields hidden from the outer loss
+    look: Look  # the stage, and the teacher trained through it
+
+
+def begin(job: Job, state: State, number: int) -> Turn:
+    """Train the teacher through stage `number` and look at the stage with its eyes."""
+    train = [step.train for step in job.steps[:number]]
+    teacher, hidden = teach(job, state.teacher, number)
+    look = Look(view(job, teacher, train[-1:], hidden), job.teacher, teacher)
     rows_so_far = sum(len(stage.user) for stage in train)
-    n_slots, past, given = slots_after(config, rows_so_far), state.memory, fresh
+    return Turn(number, rows_so_far, slots_after(job.config, rows_so_far), hidden, look)
+
+
+def rewrite(job: Job, state: State, turn: Turn, report) -> tuple[Memory, dict]:
+    """The memory after the stage, and the facts of its distillation."""
+    config, number, look, past = job.config, turn.number, turn.look, state.memory
     if config.memory.scratch:
         past = past._replace(valid=np.zeros_like(past.valid))
-        given = fresh if config.memory.scratch == "stage" else view(job, teacher, train, hidden)
-    n_new = n_slots - int(past.valid.sum())
-    rows = None
+    if config.memory.scratch == "stream":
+        train = [step.train for step in job.steps[:number]]
+        look = look._replace(stage=view(job, look.params, train, turn.hidden))
+    n_new, rows = turn.n_slots - int(past.valid.sum()), None
     if config.growth.select != "influence":
         rng = np.random.default_rng((config.seed, number, 1 << 31))
-        rows = SELECTORS[config.growth.select](Look(given, job.teacher, teacher), n_new, rng)
+        rows = SELECTORS[config.growth.select](look, n_new, rng)
     start = None if config.inner.start == "fresh" else state.teacher
     key, n_steps = key_for(config.seed, "stage"), outer_steps(config, number)
     memory, facts = distill_stage(
-        job.engine, past, given, n_new, n_steps, number, key, report, start, rows
+        job.engine, past, look.stage, n_new, n_steps, number, key, report, start, rows
     )
-    look = Look(fresh, job.teacher, teacher)
-    rivals = {
+    return memory, facts | {"new": n_new}
+
+
+def extend(job: Job, state: State, turn: Turn) -> dict[str, tuple[Memory, ...]]:
+    """The baselines after the stage."""
+    seed, seeds = job.config.seed, job.config.eval.seeds
+    rngs = [partial(np.random.default_rng, (seed, turn.number, 1 + s)) for s in seeds]
+    return {
         name: tuple(
-            find(name)(
-                m, look, n_slots, number, np.random.default_rng((config.seed, number, 1 + s))
-            )
-            for m, s in zip(memories, config.eval.seeds, strict=True)
+            find(name)(memory, turn.look, turn.n_slots, turn.number, rng())
+            for memory, rng in zip(memories, rngs, strict=True)
         )
         for name, memories in state.baselines.items()
     }
+
+
+def distill(job: Job, state: State, number: int, report) -> tuple[State, dict]:
+    """Take the state through stage `number` (1-based); returns it and the facts of the stage."""
+    start = time.perf_counter()
+    turn = begin(job, state, number)
+    seconds_teacher = time.perf_counter() - start
+    memory, facts = rewrite(job, state, turn, report)
+    state = State(memory, jax.tree.map(np.asarray, turn.look.params), extend(job, state, turn))
     used = memory.valid
     labels, weights = evaluate.soft_label(memory)[used], np.exp(memory.log_weight[used])
+    fields = job.stream.schema.fields
     facts |= {
         "stage": number,
         "stages": len(job.steps) + 1,
-        "rows_stage": len(train[-1].user),
-        "rows_so_far": rows_so_far,
+        "rows_stage": len(turn.look.stage.source),
+        "rows_so_far": turn.rows_so_far,
         "slots": int(used.sum()),
-        "new": n_new,
-        "hidden": [name for name, h in zip(job.stream.schema.fields, hidden, strict=True) if h],
+        "hidden": [name for name, h in zip(fields, turn.hidden, strict=True) if h],
         "seconds_teacher": seconds_teacher,
         "born": np.bincount(memory.born[used], minlength=number + 1)[1:].tolist(),
         "label_hist": np.histogram(labels, 20, (0, 1))[0].tolist(),
         "weight_quantiles": np.quantile(weights, (0, 0.25, 0.5, 0.75, 1)).tolist(),
     }
-    return State(memory, jax.tree.map(np.asarray, teacher), rivals), facts
+    return state, facts
 
 
 def judge(job: Job, state: State, number: int, methods: Collection[str] = ()) -> list[dict]:
@@ -115,7 +143,7 @@ def judge(job: Job, state: State, number: int, methods: Collection[str] = ()) ->
         job.evaluation,
         number,
         {name: [evaluate.examples(memory) for memory in each] for name, each in subsets.items()},
-        int(state.memory.valid.sum()),
+        slots_after(job.config, sum(len(stage.user) for stage in train)),
         so_far(train),
         evaluate.Test(known, test.rows.dense, test.rows.label, test.user),
         methods,

@@ -1,0 +1,258 @@
+"""The board: the memory beside every rival, with the same rows, steps and trials of tuning.
+
+    python -m benchmarks.board --config=configs/movielens_100k.py --config.data.path=FOLDER
+
+For each --rates (slots per row) and method, learning rate and L2 are chosen for every architecture
+on validation slices (the last tenth of each stage, kept from everything) from one grid, with
+--tune_seeds; then --seeds are judged on the next stage. A method is a baseline (SELECTOR_hard or
+SELECTOR_soft, see diet_jax/baselines.py), a variant of the distillation (VARIANTS below), or
+VARIANT_hard, its memory with labels rounded and weights one. What is done is kept in
+benchmarks/results/board/NAME.jsonl and not done again; the table goes to docs/board/NAME.md.
+"""
+
+import hashlib
+import itertools
+import json
+import time
+from collections import defaultdict
+from pathlib import Path
+
+import jax
+import matplotlib
+import numpy as np
+from absl import app, flags, logging
+from ml_collections import ConfigDict, config_flags
+from scipy import stats
+
+from diet_jax.baselines import SURE
+from diet_jax.files import replace_file, replace_text
+from diet_jax.job import State, prepare
+from diet_jax.record import software_versions
+from diet_jax.run import begin, extend, judge, rewrite
+from diet_jax.select import SELECTORS
+from diet_jax.types import Memory
+
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt  # noqa: E402
+
+ANY = [f"{s}_{labels}" for s in (*SELECTORS, "reservoir", "window") for labels in ("hard", "soft")]
+LABELS = {"outer.label_share": 1.0, "outer.hide_above": 1.0}  # the outer loss on labels as they are
+PLAIN = {"growth.select": "random", "inner.archs": ("DeepFM",), "memory.scratch": "stage"}
+VARIANTS = {
+    "diet": {},
+    "diet_labels": LABELS,
+    "diet_deepfm": {"inner.archs": ("DeepFM",)},
+    **{f"diet_{name}": {"growth.select": name} for name in ("random", "el2n", "grand", "tracin")},
+    "rat_bptt_labels": PLAIN | LABELS,
+    "rat_bptt_teacher": PLAIN,
+    "bptt_labels": PLAIN | LABELS | {"inner.mode": "full"},
+    "bptt_teacher": PLAIN | {"inner.mode": "full"},
+    "one_step_labels": PLAIN | LABELS | {"inner.mode": "one_step"},
+    "one_step_teacher": PLAIN | {"inner.mode": "one_step"},
+}
+ALSO_HARD = ("diet", "rat_bptt_teacher")
+
+CONFIG = config_flags.DEFINE_config_file("config", None, "The config of the log.")
+RATES = flags.DEFINE_list("rates", "0.01,0.02", "Slots per row.")
+SEEDS = flags.DEFINE_list("seeds", "0,1,2,3,4", "Seeds of everything.")
+TUNE = flags.DEFINE_list("tune_seeds", "0,1", "Seeds with which rates are chosen.")
+METHODS = flags.DEFINE_list("methods", [*ANY, *VARIANTS], "Baselines and variants.")
+LRS = flags.DEFINE_list("lrs", "0.00125,0.0025,0.005,0.01,0.02,0.04,0.08,0.16", "Their grid.")
+L2 = flags.DEFINE_list("l2", "0,0.03,0.1,0.3,1", "That of L2 on embeddings.")
+ROOT = flags.DEFINE_string("root", ".", "Folder that holds benchmarks/ and docs/.")
+
+Rates = dict[tuple[str, str], tuple[float, float]]  # (method, architecture) -> learning rate, L2
+
+
+def main(_) -> None:
+    logging.set_verbosity(logging.WARNING)
+    name = Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
+    file = Path(ROOT.value) / "benchmarks" / "results" / "board" / f"{name}.jsonl"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    baselines = tuple(m for m in METHODS.value if m not in VARIANTS)
+    groups = [baselines] * bool(baselines) + [(m,) for m in METHODS.value if m in VARIANTS]
+    phases = [("tune", int(s)) for s in TUNE.value] + [("test", int(s)) for s in SEEDS.value]
+    for rate, group, (phase, seed) in itertools.product(map(float, RATES.value), groups, phases):
+        config = ConfigDict(CONFIG.value.to_dict())
+        config.memory.rate, config.seed = rate, 0
+        config.update_from_flattened_dict(VARIANTS.get(group[0], {}))
+        about = {"rate": rate, "config": digest(config), "phase": phase, "seed": seed}
+        config.seed, config.eval.on = seed, "validation" if phase == "tune" else "next"
+        mine = [x for x in read(file) if (x["rate"], x["config"]) == (rate, about["config"])]
+        done = {x["method"] for x in mine if (x["phase"], x["seed"]) == (phase, seed)}
+        todo = [name for name in names_of(group, phase) if name not in done]
+        if todo:
+            lines = tune(config, todo) if phase == "tune" else test(config, todo, choose(mine))
+            with open(file, "a") as out:
+                out.write("".join(json.dumps(about | line) + "\n" for line in lines))
+            print(f"{name}: {rate:g} {phase} {seed}: {', '.join(todo)[:60]}", flush=True)
+    render(name, [line for line in read(file) if line["phase"] == "test"])
+
+
+def digest(config: ConfigDict) -> str:
+    """By which a cell is known: what was asked for, but not where the log lies on this machine."""
+    said = json.loads(config.to_json())
+    said["data"]["path"] = ""
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def read(file: Path) -> list[dict]:
+    return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+
+
+def names_of(group: tuple[str, ...], phase: str) -> tuple[str, ...]:
+    """The methods that a group gives: baselines, or a variant and its hard form. The reference on
+    all rows comes with baselines; its rates are the config's, from the same grid."""
+    if group[0] not in VARIANTS:
+        return (*group, "full") if phase == "test" else group
+    return (*group, f"{group[0]}_hard") if group[0] in ALSO_HARD else group
+
+
+def turns(config: ConfigDict, names: list[str]):
+    """The job, and after each stage its number, the state to judge and the seconds so far."""
+    variant = next((name for name in names if name.removesuffix("_hard") in VARIANTS), "")
+    job = prepare(config, rivals=() if variant else tuple(n for n in names if n != "full"))
+    state, seconds = job.first, 0.0
+    for number in range(1, len(job.steps) + 1):
+        began = time.perf_counter()
+        turn = begin(job, state, number)
+        memory, rivals = state.memory, extend(job, state, turn)
+        if variant:
+            memory, _ = rewrite(job, state, turn, lambda step, loss: None)
+        seconds += time.perf_counter() - began
+        state = judged = State(memory, jax.tree.map(np.asarray, turn.look.params), rivals)
+        if variant:
+            shown = {name: harden(memory) if name not in VARIANTS else memory for name in names}
+            copies = len(config.eval.seeds)
+            judged = state._replace(baselines={n: (m,) * copies for n, m in shown.items()})
+        yield job, number, judged, seconds
+
+
+def harden(memory: Memory) -> Memory:
+    """Labels rounded, weights one."""
+    logit = np.where(memory.label_logit > 0, SURE, -SURE).astype(np.float32)
+    return memory._replace(label_logit=logit, log_weight=np.zeros_like(memory.log_weight))
+
+
+def tune(config: ConfigDict, names: list[str]) -> list[dict]:
+    """For each method a line with the grid: [architecture, lr, l2, mean AUC over stages]."""
+    found = defaultdict(list)
+    for job, number, state, _ in turns(config, names):
+        for lr, l2 in itertools.product(map(float, LRS.value), map(float, L2.value)):
+            plan = job.evaluation._replace(rates=lambda method, arch, lr=lr, l2=l2: (lr, l2))
+            for r in judge(job._replace(evaluation=plan), state, number, names):
+                found[r["method"], r["arch"], lr, l2].append(r["auc"])
+    grids = defaultdict(list)
+    for (method, arch, lr, l2), aucs in found.items():
+        grids[method].append([arch, lr, l2, round(float(np.mean(aucs)), 6)])
+    return [{"method": method, "grid": grid} for method, grid in grids.items()]
+
+
+def choose(lines: list[dict]) -> Rates:
+    """The rates of the highest mean AUC over the tuning seeds, of equals the first."""
+    found = defaultdict(lambda: defaultdict(list))
+    for line in lines:
+        for arch, lr, l2, auc in line.get("grid", []):
+            found[line["method"], arch][lr, l2].append(auc)
+    return {key: max(grid, key=lambda r: float(np.mean(grid[r]))) for key, grid in found.items()}
+
+
+def test(config: ConfigDict, names: list[str], best: Rates) -> list[dict]:
+    """For each method a line: by architecture the rates and, by stage, AUC and log loss."""
+    lines: dict[str, dict] = {
+        n: {"method": n, "rates": {}, "auc": {}, "logloss": {}} for n in names
+    }
+    for job, number, state, seconds in turns(config, names):
+
+        def rates(method, arch, job=job):
+            return best.get((method, arch)) or job.evaluation.rates(method, arch)
+
+        found = defaultdict(list)
+        plan = job.evaluation._replace(rates=rates)
+        for r in judge(job._replace(evaluation=plan), state, number, names):
+            found[r["method"], r["arch"]].append(r)
+        for (method, arch), records in found.items():
+            line = lines[method]
+            line["rates"][arch], line["seconds"] = rates(method, arch), round(seconds, 1)
+            for what in ("auc", "logloss"):
+                mean = round(float(np.mean([r[what] for r in records])), 6)
+                line[what].setdefault(arch, []).append(mean)
+    return list(lines.values())
+
+
+def render(name: str, lines: list[dict]) -> None:
+    """The table and the figure of all cells that are there."""
+    folder = Path(ROOT.value) / "docs" / "board"
+    folder.mkdir(parents=True, exist_ok=True)
+    env = software_versions()
+    text = [f"# {name}", ""]
+    text += [
+        "Written by `python -m benchmarks.board`; see its first lines for the protocol. AUC on the",
+        "next stage, mean over architectures and stages; ± is the standard deviation over seeds.",
+        "R: share of the gap from random rows with their own labels to full data; R_soft: from",
+        "random rows with the teacher's labels. Behind: AUC of `diet` minus that of the method by",
+        f"seed, with a 95 % interval (Student's t). JAX {env['jax']}, CPU.",
+    ]
+    fig, axes = plt.subplots(1, len(RATES.value), figsize=(6 * len(RATES.value), 9), squeeze=False)
+    for rate, axis in zip(map(float, RATES.value), axes[0], strict=True):
+        by_seed: dict[str, dict[int, float]] = defaultdict(dict)
+        for line in lines:
+            if line["rate"] == rate:
+                by_seed[line["method"]][line["seed"]] = float(np.mean([*line["auc"].values()]))
+        rows = table(by_seed)
+        head = "| method | AUC | R | R_soft | behind diet | seeds |"
+        text += ["", f"## {100 * rate:g} % of the rows", "", head, "|---" * 6 + "|"]
+        text += [f"| {' | '.join(row)} |" for row in rows]
+        missing = [m for m in METHODS.value if m not in by_seed]
+        text += ["", f"Missing: {', '.join(missing)}."] if missing else []
+        draw(axis, f"{name}, {100 * rate:g} %", by_seed)
+    fig.tight_layout()
+    replace_file(folder / f"{name}.svg", lambda draft: fig.savefig(draft, format="svg"))
+    replace_text(folder / f"{name}.md", "\n".join([*text, "", f"![AUC by method]({name}.svg)", ""]))
+
+
+def table(by_seed: dict[str, dict[int, float]]) -> list[list[str]]:
+    mean = {method: float(np.mean([*aucs.values()])) for method, aucs in by_seed.items()}
+    rows = []
+    for method in sorted(mean, key=lambda m: -mean[m]):
+        aucs = by_seed[method]
+        shown = [f"`{method}`", f"{mean[method]:.4f} ± {sd(aucs.values()):.4f}"]
+        for base in ("random_hard", "random_soft"):
+            known = {"full", base} <= set(mean)
+            shown.append(f"{recovery(mean, method, base):.2f}" if known else "")
+        both = sorted(set(aucs) & set(by_seed.get("diet", {})))
+        gaps = np.array([by_seed["diet"][seed] - aucs[seed] for seed in both])
+        if method == "diet" or len(gaps) < 2:
+            shown.append("")
+        else:
+            half = stats.t.ppf(0.975, len(gaps) - 1) * gaps.std(ddof=1) / len(gaps) ** 0.5
+            shown.append(
+                f"{gaps.mean():+.4f} ({gaps.mean() - half:+.4f} .. {gaps.mean() + half:+.4f})"
+            )
+        rows.append([*shown, str(len(aucs))])
+    return rows
+
+
+def recovery(mean: dict[str, float], method: str, base: str) -> float:
+    return (mean[method] - mean[base]) / (mean["full"] - mean[base])
+
+
+def sd(values) -> float:
+    return float(np.std([*values], ddof=1)) if len(values) > 1 else 0.0
+
+
+def draw(axis, title: str, by_seed: dict[str, dict[int, float]]) -> None:
+    order = sorted(by_seed, key=lambda m: np.mean([*by_seed[m].values()]))
+    for y, method in enumerate(order):
+        values = [*by_seed[method].values()]
+        color = "#0072b2" if method.startswith("diet") else "#d55e00" if "soft" in method else "0.5"
+        axis.errorbar(np.mean(values), y, xerr=sd(values), fmt="o", color=color, markersize=4)
+    axis.set_yticks(range(len(order)), order, fontsize=7)
+    axis.set_xlabel("AUC on the next stage")
+    axis.set_title(title)
+    axis.grid(axis="x", alpha=0.3)
+
+
+if __name__ == "__main__":
+    flags.mark_flag_as_required("config")
+    app.run(main)
