@@ -47,6 +47,11 @@ VARIANTS = {
     "rat_bptt_teacher": PLAIN,
     "bptt_labels": PLAIN | LABELS | {"inner.mode": "full"},
     "bptt_teacher": PLAIN | {"inner.mode": "full"},
+    **{
+        f"{name}_{target}": change | {"outer.objective": name}
+        for name in ("gradient", "distribution", "trajectory", "kernel")
+        for target, change in (("labels", PLAIN | LABELS), ("teacher", PLAIN))
+    },
     "one_step_labels": PLAIN | LABELS | {"inner.mode": "one_step"},
     "one_step_teacher": PLAIN | {"inner.mode": "one_step"},
 }

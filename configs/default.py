@@ -80,6 +80,8 @@ def get_config() -> Config:
     c.inner.compute = "float32"  # bfloat16: forward passes of the proxy in it
 
     c.outer = ConfigDict()  # how the memory is learned
+    # loss: what a model trained on the memory loses on real rows. Of rivals, see matching.py:
+    c.outer.objective = "loss"  # gradient | distribution | trajectory | kernel
     c.outer.learn = ("label_logit", "log_weight")  # of: label_logit, log_weight, dense
     c.outer.steps = 400  # outer steps a stage
     c.outer.first_factor = 1.0  # the first stage gets this many times more: all builds on it

@@ -9,7 +9,8 @@ import numpy as np
 import optax
 
 from diet_jax.influence import influence
-from diet_jax.metagrad import Inner, Slots, Trajectory, outer_loss, overshoot
+from diet_jax.matching import OBJECTIVES
+from diet_jax.metagrad import Inner, Slots, Trajectory, overshoot
 from diet_jax.sharding import Placement
 from diet_jax.train import Examples
 from diet_jax.types import Array, Params
@@ -35,6 +36,7 @@ class Plan(NamedTuple):
     spread_field: int  # field whose values share a cap within a round
     spread_cap: int  # rows of one such value in a round
     address_by: str = "influence"  # which old slots those are, see memory.ADDRESSING
+    objective: str = "loss"  # of the outer steps, see matching.OBJECTIVES
     clip: float = 0.0  # a gradient is cut to this times the running mean of its norm; 0: never
     start: str = "fresh"  # where trajectories start: fresh, teacher, or mixed, half of each
 
@@ -164,7 +166,7 @@ def make_outer_steps(proxies: tuple[Inner, ...], plan: Plan, place: Placement) -
     The outer loss is the mean over the proxies, which share steps, batch, mode and window.
     f(state, slots, writable bool [N], key, first step, stage, anchor) -> (state, loss [chunk]).
     """
-    tx = outer_optimizer(plan)
+    tx, objective = outer_optimizer(plan), OBJECTIVES[plan.objective]
 
     def one_step(state, slots, writable, key, stage, anchor):
         """One Adam step of the writable slots; the others come out bit for bit as they went in."""
@@ -176,7 +178,7 @@ def make_outer_steps(proxies: tuple[Inner, ...], plan: Plan, place: Placement) -
             now = slots._replace(**learned)
 
             def one(run, rows):
-                return over_proxies(proxies, lambda p, r: outer_loss(p, now, r, rows), run)
+                return over_proxies(proxies, lambda p, r: objective(p, now, r, rows), run)
 
             return jax.vmap(one, (AXES, 0))(runs, outer).mean()
 

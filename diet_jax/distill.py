@@ -11,6 +11,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 from scipy.special import expit
+from scipy.special import logit as to_logit
 
 from diet_jax import memory as mem
 from diet_jax.bilevel import (
@@ -79,9 +80,16 @@ def set_scene(
     # `past` too: its free slots look up rows that a full memory no longer holds.
     looked_up = np.concatenate([rows.ids, fresh.ahead_ids])
     table = compact(np.concatenate([past.ids, now.ids]), looked_up, engine.min_rows)
-    logit = np.clip(fresh.teacher_logit, -plan.max_logit, plan.max_logit).astype(np.float32)
-    teacher = expit(fresh.ahead_logit)
-    target = plan.label_share * rows.label + (1 - plan.label_share) * teacher
+
+    def known(teacher_logit):  # what the outer loss takes for the truth
+        return plan.label_share * rows.label + (1 - plan.label_share) * expit(teacher_logit)
+
+    logit = fresh.teacher_logit
+    if plan.label_share:  # nor may a new slot know more than that
+        with np.errstate(divide="ignore"):
+            logit = to_logit(known(logit))
+    logit = np.clip(logit, -plan.max_logit, plan.max_logit).astype(np.float32)
+    target = known(fresh.ahead_logit)
     stage = StageData(
         table.rows[: table.n_trained],
         table.rows[table.n_trained :],
@@ -148,7 +156,7 @@ def choose_rows(
 
 
 def grow(memory: Memory, fresh: Taught, scene: Scene, chosen: np.ndarray, number: int) -> Memory:
-    """Append rows of the stage at the teacher's labels and the memory's mean weight.
+    """Append rows of the stage at the labels of the scene and the memory's mean weight.
 
     A row of the log that weighs more starts with that much more.
     """

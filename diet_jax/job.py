@@ -13,6 +13,7 @@ from diet_jax.compact import capacity
 from diet_jax.data import load_stream
 from diet_jax.data.prepare import Report
 from diet_jax.distill import Engine, make_engine
+from diet_jax.matching import OBJECTIVES
 from diet_jax.metagrad import MODES, Inner
 from diet_jax.models import make_model
 from diet_jax.optim import Optimizer
@@ -113,6 +114,7 @@ def check(config: Config) -> None:
         ("inner.damping", i.damping >= 0, "0 or more"),
         ("inner.solves", i.solves >= 1, "1 or more"),
         ("outer.clip", o.clip >= 0, "0 or more"),
+        ("outer.objective", o.objective in OBJECTIVES, f"one of {', '.join(OBJECTIVES)}"),
         ("outer.learn", o.learn and set(o.learn) <= set(leaves), f"of {', '.join(leaves)}"),
         ("outer.steps", o.steps >= 1, "1 or more"),
         ("outer.chunk", o.chunk >= 1, "1 or more"),
@@ -172,6 +174,7 @@ def make_plan(config: Config, stream: Stream) -> Plan:
         clip=o.clip,
         start=config.inner.start,
         address_by=config.addressing.by,
+        objective=o.objective,
     )
 
 

@@ -176,7 +176,7 @@ def test_the_outer_loss_of_a_learnable_log_goes_down(engine):
     )
     steps, losses = zip(*facts["outer"], strict=True)
     assert steps == tuple(range(1, 121)) and facts["outer_steps"] == 120
-    assert np.mean(losses[-20:]) < np.mean(losses[:20]) - 0.05
+    assert np.mean(losses[-20:]) < np.mean(losses[:5]) - 0.05
     assert told == facts["outer"][:-1]  # one chunk late, the last one not at all
 
 
