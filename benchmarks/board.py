@@ -38,6 +38,13 @@ from matplotlib import pyplot as plt  # noqa: E402
 ANY = [f"{s}_{labels}" for s in (*SELECTORS, "reservoir", "window") for labels in ("hard", "soft")]
 LABELS = {"outer.label_share": 1.0, "outer.hide_above": 1.0}  # the outer loss on labels as they are
 PLAIN = {"growth.select": "random", "inner.archs": ("DeepFM",), "memory.scratch": "stage"}
+# Where a trajectory ends at any step, its mode is one_step.
+MATCHING = {
+    "gradient": "one_step",
+    "distribution": "one_step",
+    "trajectory": "random",
+    "kernel": "one_step",
+}
 VARIANTS = {
     "diet": {},
     "diet_labels": LABELS,
@@ -48,8 +55,8 @@ VARIANTS = {
     "bptt_labels": PLAIN | LABELS | {"inner.mode": "full"},
     "bptt_teacher": PLAIN | {"inner.mode": "full"},
     **{
-        f"{name}_{target}": change | {"outer.objective": name}
-        for name in ("gradient", "distribution", "trajectory", "kernel")
+        f"{name}_{target}": change | {"outer.objective": name, "inner.mode": mode}
+        for name, mode in MATCHING.items()
         for target, change in (("labels", PLAIN | LABELS), ("teacher", PLAIN))
     },
     "one_step_labels": PLAIN | LABELS | {"inner.mode": "one_step"},
