@@ -157,6 +157,8 @@ def summary_view(summary: dict[str, Any]) -> Group:
     table.add_row("mean AUC", *(auc(overall["auc"][m]) for m in methods), *means)
     table.add_row("mean GAUC", *(auc(overall["gauc"][m]) for m in methods))
     table.add_row("mean log loss", *(auc(overall["logloss"][m]) for m in methods))
+    for name, key in (("AUC on this stage", "auc_current"), ("AUC on past ones", "auc_past")):
+        table.add_row(name, *(auc(overall[key][m]) for m in methods))
     for name, key, text in (("Kendall tau", "tau", ratio), ("regret, AUC", "regret", auc)):
         table.add_row(name, *(text(overall[key][m]) if m != "full" else "" for m in methods))
     table.add_section()

@@ -10,7 +10,7 @@ import numpy as np
 
 from diet_jax import train
 from diet_jax.compact import Compact, compact, pad_to
-from diet_jax.metrics import score
+from diet_jax.metrics import auc, score
 from diet_jax.models import Model, init_params, logits
 from diet_jax.optim import Optimizer, make
 from diet_jax.train import Examples
@@ -25,12 +25,16 @@ class Recipe(NamedTuple):
 
 
 class Test(NamedTuple):
-    """The rows that a trial is scored on: what of them is known, their labels and users."""
+    """The rows that a trial is scored on: what of them is known, their labels and users.
+
+    part: int32 [E], 0 for the rows that judge, else the number of the stage, so far, they are of.
+    """
 
     ids: np.ndarray  # int32 [E, F]
     dense: np.ndarray  # float32 [E, G]
     label: np.ndarray  # float32 [E]
     user: np.ndarray  # int32 [E]
+    part: np.ndarray
 
 
 class Trials(NamedTuple):
@@ -44,6 +48,7 @@ class Trials(NamedTuple):
 
 
 PREDICT_BLOCK = 4096  # rows scored at once; bounds device memory
+PAST_ROWS = 2048  # rows that stand for a stage so far
 
 
 def make_trials(model: Model, recipe: Recipe, shared_data: bool) -> Trials:
@@ -78,7 +83,7 @@ class Plan(NamedTuple):
     n_rows: int  # capacity for all rows so far
     n_table: int  # rows of the whole table
     min_rows: int  # capacity that both parts of a compact table start with
-    n_blocks: int  # blocks of PREDICT_BLOCK rows that hold any test stage
+    n_blocks: int  # blocks of PREDICT_BLOCK rows that hold any Test
 
 
 class Task(NamedTuple):
@@ -115,7 +120,25 @@ def run_trials(
         for a in (table.positions(test.ids), test.dense)
     )
     z = np.asarray(trials.predict(params, ids, dense)).reshape(len(plan.seeds), -1)
-    return [score(test.label, row[: len(test.label)], test.user) for row in z], seconds
+    return [scores(test, row[: len(test.label)]) for row in z], seconds
+
+
+def scores(test: Test, logit: np.ndarray) -> dict[str, float]:
+    """The figures of one model: on the rows that judge, and its AUC on stages that it has seen.
+
+    auc_current: on the latest stage, auc_past: the mean over those before; left out without rows.
+    """
+    judged = test.part == 0
+    figures = score(test.label[judged], logit[judged], test.user[judged])
+    by_stage = [
+        auc(test.label[test.part == k], logit[test.part == k])
+        for k in range(1, int(test.part.max()) + 1)
+    ]
+    if by_stage:
+        figures["auc_current"] = by_stage[-1]
+    if by_stage[:-1]:
+        figures["auc_past"] = float(np.mean(by_stage[:-1]))
+    return figures
 
 
 def epochs(rng: np.random.Generator, n: int, steps: int, batch: int) -> np.ndarray:

@@ -186,6 +186,8 @@ def make_evaluation(config: Config, stream: Stream, steps: list[Step]) -> evalua
     subset = evaluate.Recipe(optimizer(config), i.batch)
     full = evaluate.Recipe(Optimizer("adam", eps_root=1e-12), e.full_batch)
     n_test = max(len(step.test.user) for step in steps)
+    if e.on == "next":
+        n_test += evaluate.PAST_ROWS * len(steps)
     n_table = len(stream.values)
 
     def rates(method: str, arch: str) -> tuple[float, float]:

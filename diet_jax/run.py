@@ -136,8 +136,7 @@ def judge(job: Job, state: State, number: int, methods: Collection[str] = ()) ->
     methods: as in `evaluate.evaluate_stage`.
     """
     train = [step.train for step in job.steps[:number]]
-    test = job.steps[number - 1].test
-    known = as_known(test.rows.ids, train[-1].vocab_size, job.stream.schema.vocab)
+    test = make_test(job, number)
     subsets = {"memory": (state.memory,) * len(job.evaluation.seeds), **state.baselines}
     return evaluate.evaluate_stage(
         job.evaluation,
@@ -145,9 +144,24 @@ def judge(job: Job, state: State, number: int, methods: Collection[str] = ()) ->
         {name: [evaluate.examples(memory) for memory in each] for name, each in subsets.items()},
         slots_after(job.config, sum(len(stage.user) for stage in train)),
         so_far(train),
-        evaluate.Test(known, test.rows.dense, test.rows.label, test.user),
+        test,
         methods,
     )
+
+
+def make_test(job: Job, number: int) -> evaluate.Test:
+    """What judges after stage `number`: the next stage, and some rows of every stage so far."""
+    config, stages = job.config, [step.train for step in job.steps[:number]]
+    test, vocab = job.steps[number - 1].test, job.stream.schema.vocab
+    known = as_known(test.rows.ids, stages[-1].vocab_size, vocab)
+    parts = [(known, test.rows.dense, test.rows.label, test.user, np.zeros(len(test.user), int))]
+    for s, stage in enumerate(stages if config.eval.on == "next" else [], 1):
+        rng = np.random.default_rng((config.seed, s, 1 << 30))
+        n = len(stage.user)
+        at = np.sort(rng.choice(n, min(n, evaluate.PAST_ROWS), replace=False))
+        columns = (stage.rows.ids, stage.rows.dense, stage.rows.label, stage.user)
+        parts.append((*(column[at] for column in columns), np.full(len(at), s)))
+    return evaluate.Test(*(np.concatenate(part) for part in zip(*parts, strict=True)))
 
 
 def run(config: Config, workdir: str, env: dict) -> Path:

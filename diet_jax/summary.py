@@ -23,7 +23,16 @@ BASELINES = {"R": "random_hard", "R_soft": "random_soft"}
 MIN_GAP = 1e-6  # with a smaller gap between full data and random there is nothing to recover
 
 PARTS = ("teacher", "influence", "outer")
-_MEASURES = ("auc", "gauc", "logloss", "steps", "rows", "seconds")
+_MEASURES = (
+    "auc",
+    "gauc",
+    "logloss",
+    "auc_current",
+    "auc_past",
+    "steps",
+    "rows",
+    "seconds",
+)
 
 
 def summarize(records: list[Record]) -> dict[str, Any]:
@@ -35,8 +44,9 @@ def summarize(records: list[Record]) -> dict[str, Any]:
         cells: a list over stages and architectures, see `cells`;
         ranks: a list over stages and methods, see `ranks`;
         by_arch: architecture -> {"auc": {method: mean over stages}, "R", "R_soft": means of cells};
-        overall: {"auc", "gauc", "logloss", "tau", "regret", "steps", "rows", "seconds":
-            {method: mean over stages and architectures}, "R", "R_soft": see `aggregate`};
+        overall: {"auc", "gauc", "logloss", "auc_current", "auc_past", "tau", "regret", "steps",
+            "rows", "seconds": {method: mean over stages and architectures}, "R", "R_soft": see
+            `aggregate`};
         cost: see `cost`;
         stage_records: the records of kind "stage", by stage.
     """
@@ -66,8 +76,9 @@ def summarize(records: list[Record]) -> dict[str, Any]:
 def cells(evals: list[Record]) -> list[dict[str, Any]]:
     """One dict for each stage and architecture, in order of first appearance.
 
-    {"stage", "arch", "auc", "gauc", "logloss", "steps", "rows", "seconds":
-    {method: {"mean", "sd", "n"}} over seeds (sd with n - 1; NaN for one seed), "R", "R_soft"}
+    {"stage", "arch", "auc", "gauc", "logloss", "auc_current", "auc_past", "steps", "rows",
+    "seconds": {method: {"mean", "sd", "n"}} over seeds (sd with n - 1; NaN for one seed), "R",
+    "R_soft"}
     """
     groups: dict = defaultdict(lambda: defaultdict(list))
     for record in evals:

@@ -25,7 +25,8 @@ LR, L2 = 0.3, 0.1
 def test_trials_side_by_side_are_plain_trainings(shared):
     rng = np.random.default_rng(0)
     rows = toy.rows(rng, 50)
-    test = evaluate.Test(rows.ids, rows.dense, rows.label, rng.integers(0, 5, 50))
+    part = np.repeat([0, 1, 2, 3], [20, 10, 10, 10])
+    test = evaluate.Test(rows.ids, rows.dense, rows.label, rng.integers(0, 5, 50), part)
     each = [toy.examples(rng, 12) for _ in SEEDS]
     if shared:
         each = each[:1] * 2
@@ -59,7 +60,10 @@ def test_trials_side_by_side_are_plain_trainings(shared):
         data = jax.tree.map(jnp.asarray, data)
         state, batches = train.start(tx, params), jnp.asarray(batches)
         params = train.fit(MODEL, tx, state, data, batches, 6, L2).params
-        want = metrics.score(test.label, logits(MODEL, params, test.ids, test.dense), test.user)
+        z = np.asarray(logits(MODEL, params, test.ids, test.dense))
+        want = metrics.score(test.label[:20], z[:20], test.user[:20])
+        past = [metrics.auc(test.label[at : at + 10], z[at : at + 10]) for at in (20, 30, 40)]
+        want |= {"auc_current": past[-1], "auc_past": np.mean(past[:2])}
         assert figure == pytest.approx(want, abs=1e-6)
     assert figures[0] != figures[1]
 
