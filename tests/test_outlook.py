@@ -11,7 +11,7 @@ from hypothesis.extra import numpy as hnp
 from diet_jax.data.vocabulary import as_known
 from diet_jax.job import prepare
 from diet_jax.outlook import churn, hide
-from diet_jax.run import teach
+from diet_jax.run import begin
 
 # Field 0 is column 0; field 1 is columns 1 and 2. Their unknown rows are 0 and 1.
 POOL, VOCAB = (0, 1, 1), (0, 1, 1)
@@ -43,10 +43,11 @@ def test_a_log_of_ever_new_users_has_its_users_hidden_from_the_outer_loss(tmp_pa
     pl.DataFrame(columns).write_parquet(path)
     job = prepare(toy.config(str(path), **{"outer.hide_above": above}))
     for number in (1, 2):
-        _, fresh, hidden = teach(job, job.first.teacher, number)
-        assert hidden == (["user"] if above < 1 else [])
+        turn = begin(job, job.first, number)
+        hidden, fresh = turn.hidden, turn.look.stage
+        assert hidden.tolist() == [above < 1, False, False]
         ids = fresh.rows.ids
         np.testing.assert_array_equal(fresh.ahead_ids[:, 1:], ids[:, 1:])
-        np.testing.assert_array_equal(fresh.ahead_ids[:, 0], 0 if hidden else ids[:, 0])
+        np.testing.assert_array_equal(fresh.ahead_ids[:, 0], 0 if above < 1 else ids[:, 0])
         same = np.array_equal(fresh.ahead_logit, fresh.teacher_logit)
-        assert same == (not hidden)
+        assert same == (above == 1)

@@ -1,0 +1,53 @@
+"""What a stage adds and rewrites follows the config, and so does the memory."""
+
+import numpy as np
+import polars as pl
+import pytest
+import toy
+
+from diet_jax.job import prepare
+from diet_jax.run import distill
+
+
+@pytest.fixture(scope="module")
+def log(tmp_path_factory):
+    path = tmp_path_factory.mktemp("log") / "log.parquet"
+    pl.DataFrame(toy.log()).write_parquet(path)
+    return str(path)
+
+
+def memories(log, stages, **change):
+    job = prepare(toy.config(log, **change))
+    state, found = job.first, []
+    for number in range(1, stages + 1):
+        state, facts = distill(job, state, number, lambda step, loss: None)
+        found.append((state.memory, facts))
+    return found
+
+
+def test_a_memory_distilled_anew_holds_rows_of_the_stage_or_of_the_stream(log):
+    for scratch, born in (("stage", {2}), ("stream", {2})):
+        (first, _), (second, facts) = memories(log, 2, **{"memory.scratch": scratch})
+        assert first.valid.sum() == 6 and second.valid.sum() == 12 == facts["new"]
+        assert set(second.born[second.valid]) == born and facts["written"] == 0
+        sources = second.source[second.valid]
+        assert (sources >= 60).all() == (scratch == "stage")
+        assert len(set(sources)) == 12
+
+
+def test_selected_rows_are_added_in_the_place_of_influential_ones(log):
+    ((memory, _),) = memories(log, 1, **{"growth.select": "recent"})
+    assert set(memory.source[memory.valid]) == set(range(54, 60))
+
+
+def test_addressing_at_random_rewrites_as_many_slots(log):
+    for by in ("influence", "sampled", "random"):
+        (_, _), (_, facts) = memories(log, 2, **{"addressing.by": by, "addressing.share": 0.5})
+        assert facts["written"] == 3
+
+
+def test_other_objectives_learn_labels(log):
+    ((plain, _),) = memories(log, 1, **{"growth.select": "random"})
+    ((memory, _),) = memories(log, 1, **{"growth.select": "random", "outer.objective": "kernel"})
+    assert np.array_equal(plain.source, memory.source)
+    assert not np.array_equal(plain.label_logit, memory.label_logit)
