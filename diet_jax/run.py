@@ -159,8 +159,8 @@ def make_test(job: Job, number: int) -> evaluate.Test:
         rng = np.random.default_rng((config.seed, s, 1 << 30))
         n = len(stage.user)
         at = np.sort(rng.choice(n, min(n, evaluate.PAST_ROWS), replace=False))
-        columns = (stage.rows.ids, stage.rows.dense, stage.rows.label, stage.user)
-        parts.append((*(column[at] for column in columns), np.full(len(at), s)))
+        ids, dense, label, _ = (column[at] for column in stage.rows)
+        parts.append((ids, dense, label, stage.user[at], np.full(len(at), s)))
     return evaluate.Test(*(np.concatenate(part) for part in zip(*parts, strict=True)))
 
 

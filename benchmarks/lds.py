@@ -1,0 +1,125 @@
+"""Does influence predict what dropping rows does? The linear datamodeling score of every influence.
+
+    python -m benchmarks.lds --config=configs/movielens_100k.py --config.data.path=FOLDER
+
+Rows of the first stage with the teacher's labels are the training set, as many as the memory would
+have slots. In each of --subsets 5 % of them are dropped (weight zero) and every proxy is trained
+again with the same --runs keys; the score is Spearman's correlation over subsets between the change
+of the outer loss and the sum of the influence of what was dropped (Park et al., TRAK, ICML 2023).
+Compared are the full unroll, windows and one step, and their seconds. --config.inner.* chooses the
+training; each choice has its entry in --out.
+"""
+
+import json
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+from absl import app, flags, logging
+from ml_collections import ConfigDict, config_flags
+from scipy.stats import spearmanr
+
+from diet_jax.baselines import find
+from diet_jax.distill import set_scene, to_slots
+from diet_jax.files import replace_text
+from diet_jax.job import make_proxies, prepare
+from diet_jax.metagrad import Trajectory, adjoints, outer_loss
+from diet_jax.record import software_versions
+from diet_jax.run import begin
+from diet_jax.train import Examples
+
+CONFIG = config_flags.DEFINE_config_file("config", None, "The config of log and proxies.")
+SUBSETS = flags.DEFINE_integer("subsets", 100, "Subsets that are dropped.")
+DROP = flags.DEFINE_float("drop", 0.05, "Share of the rows in a subset.")
+RUNS = flags.DEFINE_integer("runs", 8, "Inner runs averaged, the same in all trainings.")
+SEEDS = flags.DEFINE_list("seeds", "0,1,2", "Seeds of everything.")
+OUT = flags.DEFINE_string("out", "benchmarks/results/lds.json", "Result file; others are kept.")
+
+AT_ONCE = 10  # subsets trained side by side
+OUTER = 4096  # real rows of the outer loss
+
+
+def main(_) -> None:
+    logging.set_verbosity(logging.WARNING)
+    name = Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
+    rows = [row for seed in map(int, SEEDS.value) for row in one_seed(CONFIG.value, seed)]
+    table: dict[str, dict] = {}
+    for proxy, score in dict.fromkeys((row["proxy"], row["score"]) for row in rows):
+        mine = [row for row in rows if (row["proxy"], row["score"]) == (proxy, score)]
+        means = {k: round(float(np.mean([r[k] for r in mine])), 4) for k in KEYS}
+        spread = round(float(np.std([r["lds"] for r in mine], ddof=1)), 4) if len(mine) > 1 else 0
+        table[f"{proxy}, {score}"] = means | {"lds_sd": spread, "seeds": len(mine)}
+        print(f"{proxy:8} {score:9} {table[f'{proxy}, {score}']}", flush=True)
+    path = Path(OUT.value)
+    known = json.loads(path.read_text()) if path.exists() else {}
+    overrides = config_flags.get_override_values(flags.FLAGS["config"])
+    changes = [f"{k}={v}" for k, v in overrides.items() if k != "data.path"]
+    known[" ".join([name, *changes])] = {
+        "options": f"--subsets={SUBSETS.value} --drop={DROP.value:g} --runs={RUNS.value}",
+        "env": software_versions() | {"devices": [d.device_kind for d in jax.devices()]},
+        "table": table,
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    replace_text(path, json.dumps(known, indent=1) + "\n")
+
+
+KEYS = ("lds", "to_exact", "seconds")
+
+
+def one_seed(config: ConfigDict, seed: int) -> list[dict]:
+    """By proxy and score: the LDS, the rank correlation to the exact score, and the seconds."""
+    config = ConfigDict(config.to_dict())
+    config.seed, config.outer.trajectories = seed, RUNS.value
+    job = prepare(config)
+    turn = begin(job, job.first, 1)
+    blank, rng = job.first.memory, np.random.default_rng(seed)
+    memory = find("random_soft")(blank, turn.look, turn.n_slots, 1, rng)
+    scene = set_scene(job.engine, blank, memory, turn.look.stage, 0.0)
+    slots, stage = jax.device_put(to_slots(memory, scene.compact)), scene.stage
+    at = rng.choice(int(stage.n), OUTER, replace=False)
+    outer = Examples(stage.ids[at], stage.dense[at], stage.target[at], stage.weight[at])
+    keys = jax.random.split(jax.random.key(seed), RUNS.value)
+    run = Trajectory(stage.trained, stage.fixed, keys, np.int32(config.inner.steps))
+    axes = Trajectory(trained=None, fixed=None, key=0, end=None)
+    used = np.flatnonzero(memory.valid)
+    drops = [rng.choice(used, round(DROP.value * len(used)), False) for _ in range(SUBSETS.value)]
+    kept = np.ones((len(drops), len(memory.valid)), np.float32)
+    for row, drop in zip(kept, drops, strict=True):
+        row[drop] = 0
+
+    found = []
+    for proxy in make_proxies(config, job.stream.schema.pool, RUNS.value):
+
+        @jax.jit
+        def loss(weight, proxy=proxy):
+            # exp(log_weight) is 1 for random rows.
+            now = slots._replace(log_weight=slots.log_weight + jax.numpy.log(weight + 1e-30))
+            return jax.vmap(lambda r: outer_loss(proxy, now, r, outer), (axes,))(run).mean()
+
+        many = jax.jit(jax.vmap(loss))
+        parts = [many(kept[k : k + AT_ONCE]) for k in range(0, len(kept), AT_ONCE)]
+        change = np.concatenate(parts) - float(loss(np.ones_like(kept[0])))
+        scores, took = {}, {}
+        for name, mode in (("exact", "full"), ("window", "random"), ("one step", "one_step")):
+            some = proxy._replace(mode=mode)
+
+            @jax.jit
+            def score(slots, some=some):
+                return -jax.vmap(lambda r: adjoints(some, slots, r, outer)[2], (axes,))(run).mean(0)
+
+            jax.block_until_ready(score(slots))
+            start = time.perf_counter()
+            scores[name] = np.asarray(jax.block_until_ready(score(slots)))
+            took[name] = time.perf_counter() - start
+        for name, each in scores.items():
+            told = [each[drop].sum() for drop in drops]  # a positive influence lowers the loss
+            rank = spearmanr(each[used], scores["exact"][used])[0]
+            row = {"proxy": proxy.model.name, "score": name, "seconds": took[name]}
+            found.append(row | {"lds": spearmanr(told, change)[0], "to_exact": rank})
+    return found
+
+
+if __name__ == "__main__":
+    flags.mark_flag_as_required("config")
+    app.run(main)
