@@ -50,6 +50,8 @@ def main(_) -> None:
         if arch not in chosen or np.mean(aucs) > np.mean(chosen[arch]["runs"]):
             chosen[arch] = {"lr": lr, "l2": l2, "runs": aucs}
     runs = np.mean([row["runs"] for row in chosen.values()], axis=0)
+    values = json.loads(CONFIG.value.to_json())  # defaults change from commit to commit
+    values["data"]["path"] = Path(values["data"]["path"]).name
     line = {
         "name": NAME.value,
         "config": config_flags.get_config_filename(flags.FLAGS["config"]),
@@ -58,6 +60,7 @@ def main(_) -> None:
             for key, value in config_flags.get_override_values(flags.FLAGS["config"]).items()
             if key != "data.path"
         },
+        "values": values,
         "method": METHOD.value,
         "windows": WINDOWS.value,
         "seeds": SEEDS.value,
@@ -71,7 +74,7 @@ def main(_) -> None:
     Path(OUT.value).parent.mkdir(parents=True, exist_ok=True)
     with open(OUT.value, "a") as file:
         file.write(json.dumps(line) + "\n")
-    print(json.dumps(line, indent=1))
+    print(json.dumps({key: value for key, value in line.items() if key != "values"}, indent=1))
 
 
 def stages(config: ConfigDict, seed: int, window: float):
