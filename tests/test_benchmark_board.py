@@ -1,0 +1,68 @@
+"""The board and its neighbours run as commands, keep what is done, and print what they found."""
+
+import json
+import subprocess
+import sys
+
+import cli
+import pytest
+
+SMALL = cli.SMALL | {"stages.count": 2, "eval.archs": ("LR",)}
+FLAGS = [f"--config.{key}={value}" for key, value in SMALL.items()]
+
+
+def command(module: str, *args: str) -> None:
+    command = [sys.executable, "-m", f"benchmarks.{module}", "--config=configs/quickstart.py"]
+    subprocess.run([*command, *FLAGS, *args], check=True, cwd=cli.ROOT, capture_output=True)
+
+
+def test_the_board_judges_by_rates_that_validation_chose_and_does_nothing_twice(tmp_path):
+    args = ["--rates=0.005", "--methods=random_hard,random_soft,diet", "--tune_seeds=0"]
+    args += ["--seeds=1", "--lrs=0.001,0.05", "--l2=0", f"--root={tmp_path}"]
+    command("board", *args)
+    file = tmp_path / "benchmarks" / "results" / "board" / "quickstart.jsonl"
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    methods = {"random_hard", "random_soft", "diet", "diet_hard"}
+    keys = [(line["phase"], line["seed"], line["method"]) for line in lines]
+    assert len(keys) == len(set(keys))
+    assert set(keys) == {("tune", 0, m) for m in methods} | {
+        ("test", 1, m) for m in (*methods, "full")
+    }
+    grids = {line["method"]: line["grid"] for line in lines if line["phase"] == "tune"}
+    for line in lines:
+        if line["phase"] == "test":
+            assert all(len(aucs) == 1 and 0.4 < min(aucs) for aucs in line["auc"].values())
+            for arch, (lr, _) in line["rates"].items():
+                tried = {row[1]: row[3] for row in grids.get(line["method"], []) if row[0] == arch}
+                assert not tried or lr == max(tried, key=lambda rate: tried[rate])
+    table = (tmp_path / "docs" / "board" / "quickstart.md").read_text()
+    assert all(f"`{name}`" in table for name in (*methods, "full"))
+    assert next(row for row in table.splitlines() if "`full`" in row).split(" | ")[2] == "1.00"
+    before = file.read_text()
+    command("board", *args)
+    assert file.read_text() == before
+
+
+def test_an_exploration_is_one_line(tmp_path):
+    out = tmp_path / "lines.jsonl"
+    command("explore", "--windows=0.5", "--name=small", f"--out={out}")
+    (line,) = map(json.loads, out.read_text().splitlines())
+    assert line["name"] == "small" and line["values"]["outer"]["steps"] == 10
+    assert set(line["by_arch"]) == {"LR"} and len(line["runs"]) == 1
+    assert 0.4 < line["auc"] < 1 and line["auc"] == line["by_arch"]["LR"]
+
+
+def test_influence_predicts_drops_where_training_is_smooth(tmp_path):
+    out = tmp_path / "lds.json"
+    command(
+        "lds",
+        "--seeds=0",
+        "--subsets=20",
+        "--runs=2",
+        "--config.inner.optimizer=adagrad",
+        "--config.inner.lr.LR=0.1",
+        f"--out={out}",
+    )
+    (entry,) = json.loads(out.read_text()).values()
+    assert entry["table"]["LR, exact"]["lds"] > 0.9
+    assert entry["table"]["LR, exact"]["to_exact"] == pytest.approx(1)
