@@ -6,8 +6,7 @@ Memory is bounded by the block size and the number of distinct values, not by th
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -106,11 +105,10 @@ def read_parts(
     for file, size in ((path, done.rows * dtype.itemsize), (aside, done.aside)):
         file.touch()
         os.truncate(file, size)
-    threads = ThreadPoolExecutor(os.cpu_count())
-    with open(path, "ab") as out, open(aside, "ab") as rest, threads:
+    with open(path, "ab") as out, open(aside, "ab") as rest:
         blocks = one_ahead(clean(source.parts, roles, done.next, done.unit))
         for upto, unit, found, rejects in blocks:
-            append(out, encode(found, roles, coders, dtype, threads.map))
+            append(out, encode(found, roles, coders, dtype))
             rest.write(lines(rejects, header=rest.tell() == 0))
             time = np.concatenate([[done.last], found.time])
             done = Progress(
@@ -172,14 +170,8 @@ def user_field(roles: Roles) -> int:
     return [f.name for f in roles.fields].index(roles.user) if roles.user in plain else -1
 
 
-def encode(
-    found: Clean,
-    roles: Roles,
-    coders: dict[str, Codes],
-    dtype: np.dtype,
-    each: Callable[..., Iterable] = map,
-) -> np.ndarray:
-    """The rows of a block as records. each: `map`, or that of an executor of threads."""
+def encode(found: Clean, roles: Roles, coders: dict[str, Codes], dtype: np.dtype) -> np.ndarray:
+    """The rows of a block as records."""
     out = np.empty(len(found.time), dtype)
     out["time"], out["label"], out["dense"] = found.time, found.label, found.dense
     if found.weight is not None:
@@ -196,8 +188,7 @@ def encode(
             return coders[field.name].encode(column)
         return encode_lists(column, coders[field.name], field.width)
 
-    # Each field has a coder of its own, and the work in it leaves Python free.
-    found_codes = list(each(of_field, range(len(roles.fields))))
+    found_codes = [of_field(f) for f in range(len(roles.fields))]
     out["codes"] = np.column_stack(found_codes) if found_codes else 0
     known = user_field(roles)
     if known < 0:
