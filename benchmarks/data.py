@@ -305,9 +305,10 @@ def fuxictr(
 def feeding(file: str, cache: str, seed: int) -> dict:
     """Training steps per second by where the batches come from, and rows gathered per second.
 
-    zero: the same all-zero batch, on the device. same: the same real batch, on the device. fed:
-    from memory-mapped columns, prefetched. scan_zero, scan_same, scan_fed: in one device call an
-    epoch, the last from columns on the device.
+    zero: the same all-zero batch, on the device. ready: the epoch's batches, all on the device
+    beforehand; they look up other table rows at every step, as zeros do not, and nothing has to be
+    fed. fed: from memory-mapped columns, prefetched. scan_zero, scan_ready, scan_fed: in one device
+    call an epoch, the last from columns on the device.
     """
     import jax
     import jax.numpy as jnp
@@ -342,13 +343,19 @@ def feeding(file: str, cache: str, seed: int) -> dict:
     def repeat_epoch(params, batch):
         return jax.lax.scan(lambda p, _: step(p, batch), params, length=steps)[0]
 
+    def ready_epoch(params, batches):
+        return jax.lax.scan(step, params, batches)[0]
+
     def scan_epoch(params, columns, rows):
         return feed.scan_epoch(step, params, columns, rows)[0]
 
-    one_scan, fed_scan = (jax.jit(f, donate_argnums=0) for f in (repeat_epoch, scan_epoch))
+    one_scan, ready_scan, fed_scan = (
+        jax.jit(f, donate_argnums=0) for f in (repeat_epoch, ready_epoch, scan_epoch)
+    )
     device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    same = next(feed.batches(columns, orders[0], sharding=device))
-    zero, held = jax.tree.map(jnp.zeros_like, same), feed.resident(columns)
+    ready = list(feed.batches(columns, orders[0], sharding=device))
+    stacked = jax.tree.map(lambda *parts: jnp.stack(parts), *ready)
+    zero, held = jax.tree.map(jnp.zeros_like, ready[0]), feed.resident(columns)
 
     def stepwise(batches):
         def run(params, order):
@@ -365,10 +372,10 @@ def feeding(file: str, cache: str, seed: int) -> dict:
 
     ways = {
         "zero": stepwise(lambda order: (zero for _ in range(steps))),
-        "same": stepwise(lambda order: (same for _ in range(steps))),
+        "ready": stepwise(lambda order: ready),
         "fed": stepwise(lambda order: feed.batches(columns, order, sharding=device)),
         "scan_zero": lambda params, order: one_scan(params, zero),
-        "scan_same": lambda params, order: one_scan(params, same),
+        "scan_ready": lambda params, order: ready_scan(params, stacked),
         "scan_fed": lambda params, order: fed_scan(params, held, feed.epoch_order(order)),
         "gather": gather,
     }
@@ -426,7 +433,7 @@ def speeds(runs: dict, n: int) -> list[Row]:
                 Row(f"{text}, peak RSS", "MB", megabytes(name, "peak_rss")),
                 Row(f"{text}, peak RSS without file pages", "MB", megabytes(name, "peak_held")),
             ]
-    names = {"zero": "zeros on the device", "same": "one batch on the device", "fed": "files"}
+    names = {"zero": "zeros on the device", "ready": "its batches on the device", "fed": "files"}
     for scanned, how in (("", "step by step"), ("scan_", "scan")):
         fed = rate(f"{scanned}fed")
         for way, name in (names | ({"fed": "columns on the device"} if scanned else {})).items():
@@ -435,7 +442,12 @@ def speeds(runs: dict, n: int) -> list[Row]:
             Row(
                 f"training, {how}, fed / zeros", "x", ratios(fed, rate(f"{scanned}zero")), ">= 0.95"
             ),
-            Row(f"training, {how}, fed / one batch", "x", ratios(fed, rate(f"{scanned}same"))),
+            Row(
+                f"training, {how}, fed / batches on the device",
+                "x",
+                ratios(fed, rate(f"{scanned}ready")),
+                ">= 0.95",
+            ),
         ]
     gathered = [run["gathered_rows_per_second"] for run in runs["feed"]]
     return [*rows, Row("batches gathered from files, one thread", "rows/s", gathered)]

@@ -78,12 +78,17 @@ class Codes:
         """Takes `values` (String, distinct, new) in as the next codes, as `values()` gave them."""
         self._encode_text(values)
 
-    def values(self, start: int = 0) -> pl.Series:
-        """String: the values of the codes from `start` on."""
-        if self._numbers is not None:
-            numbers = np.concatenate([np.zeros(0, np.int64), *self._numbers])
-            return pl.Series(numbers[start:], dtype=pl.Int64).cast(pl.String)
-        codes = pl.Series(np.arange(start, self._size, dtype=np.uint32))
+    def values(self, start: int = 0, stop: int | None = None) -> pl.Series:
+        """String: the values of the codes start .. stop - 1, or to the last so far.
+
+        With a `stop` that was once the length, another thread may go on encoding.
+        """
+        stop = self._size if stop is None else stop
+        numbers = self._numbers
+        if numbers is not None:
+            known = np.concatenate([np.zeros(0, np.int64), *numbers])[start:stop]
+            return pl.Series(known, dtype=pl.Int64).cast(pl.String)
+        codes = pl.Series(np.arange(start, stop, dtype=np.uint32))
         return codes.cat.to(self.dtype).cast(pl.String)
 
 

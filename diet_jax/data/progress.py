@@ -63,7 +63,7 @@ def save(
     for k, (name, coder) in enumerate(coders.items()):
         start = before.get(name, 0)
         content = io.BytesIO()
-        pl.DataFrame({"value": coder.values(start)}).write_parquet(content)
+        pl.DataFrame({"value": coder.values(start, done.sizes[name])}).write_parquet(content)
         piece = folder / f"values-{k}-{start:012d}.parquet"
         replace_file(piece, lambda draft, content=content: draft.write_bytes(content.getbuffer()))
     replace_text(folder / "progress.json", json.dumps(done._asdict()))

@@ -107,20 +107,20 @@ def read_parts(
         os.truncate(file, size)
     with open(path, "ab") as out, open(aside, "ab") as rest:
         blocks = one_ahead(clean(source.parts, roles, done.next, done.unit))
-        for upto, unit, found, rejects in blocks:
-            append(out, encode(found, roles, coders, dtype))
+        for upto, unit, rows, rejects, sizes in one_ahead(encoded(blocks, roles, coders)):
+            append(out, rows)
             rest.write(lines(rejects, header=rest.tell() == 0))
-            time = np.concatenate([[done.last], found.time])
+            time = np.concatenate([[done.last], rows["time"]])
             done = Progress(
                 next=upto,
                 unit=unit,
-                rows=done.rows + len(found.time),
+                rows=done.rows + len(rows),
                 aside=rest.tell(),
                 rejected=dict(Counter(done.rejected) + Counter(r.reason for r in rejects)),
                 first=done.first or (in_words(rejects[0]) if rejects else ""),
                 last=int(time.max()),
                 ascending=done.ascending and bool((np.diff(time) >= 0).all()),
-                sizes={name: len(coder) for name, coder in coders.items()},
+                sizes=sizes,
             )
             report(done.rows)
             if done.seen - saved.seen >= SEGMENT:
@@ -128,9 +128,19 @@ def read_parts(
                 save(folder, coders, saved.sizes, done, (out, rest))
                 saved = done
         check_rejected(done, max_rejected)
-        done = done._replace(next=(len(source.parts), 0))
-        save(folder, coders, saved.sizes, done, (out, rest))
+        if not done.ascending:
+            # Sorting takes the place of spool.bin: what it was made of must be known from here on.
+            done = done._replace(next=(len(source.parts), 0))
+            save(folder, coders, saved.sizes, done, (out, rest))
     return done
+
+
+def encoded(blocks, roles: Roles, coders: dict[str, Codes]) -> Iterator[tuple]:
+    """What `clean` yields with the rows as records, and how many values each column has by then."""
+    dtype = record(roles)
+    for upto, unit, found, rejects in blocks:
+        rows = encode(found, roles, coders, dtype)
+        yield upto, unit, rows, rejects, {name: len(coder) for name, coder in coders.items()}
 
 
 def where(source: Source) -> str:
