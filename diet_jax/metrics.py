@@ -1,4 +1,4 @@
-"""How good a list of scores is: AUC, GAUC, log loss."""
+"""How good a list of scores is: AUC, GAUC, log loss, calibration."""
 
 import numpy as np
 from scipy.stats import rankdata
@@ -38,11 +38,28 @@ def log_loss(label: np.ndarray, logit: np.ndarray) -> float:
     return float(np.mean(np.logaddexp(0.0, logit) - label * logit))
 
 
+def calibration(label: np.ndarray, logit: np.ndarray, bins: int = 15) -> tuple[float, float]:
+    """Expected calibration error, and predicted clicks over observed ones (NaN without any).
+
+    The error is that of Naeini et al. 2015 in `bins` bins of equal counts: the mean distance, over
+    bins by their rows, of the mean prediction from the mean label.
+    """
+    p = 1 / (1 + np.exp(-np.clip(logit, -700, 700)))
+    order = np.argsort(p, kind="stable")
+    parts = [part for part in np.array_split(order, bins) if len(part)]
+    error = sum(abs(p[part].sum() - label[part].sum()) for part in parts) / len(label)
+    clicks = float(label.sum())
+    return float(error), float(p.sum() / clicks) if clicks else float("nan")
+
+
 def score(label: np.ndarray, logit: np.ndarray, user: np.ndarray) -> dict[str, float]:
-    """The three figures of one model on one stage, by their record names."""
+    """The figures of one model on one stage, by their record names."""
     logit = np.asarray(logit, np.float64)
+    ece, ctr_ratio = calibration(label, logit)
     return {
         "auc": auc(label, logit),
         "gauc": gauc(label, logit, user),
         "logloss": log_loss(label, logit),
+        "ece": ece,
+        "ctr_ratio": ctr_ratio,
     }

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn import metrics as sklearn
 
-from diet_jax.metrics import auc, gauc, log_loss, score
+from diet_jax.metrics import auc, calibration, gauc, log_loss, score
 
 # Few distinct scores, so that ties are common.
 rows = st.lists(
@@ -76,5 +76,24 @@ def test_log_loss_of_a_far_logit_is_finite():
 def test_score_names_the_figures_and_takes_float32():
     label, logit = np.array([0, 1, 0, 1], np.float32), np.array([0, 1, 2, 3], np.float32)
     figures = score(label, logit, np.array([0, 0, 1, 1]))
-    assert figures == {"auc": 0.75, "gauc": 1.0, "logloss": pytest.approx(log_loss(label, logit))}
+    ece, ratio = calibration(label, logit.astype(np.float64))
+    want = {"auc": 0.75, "gauc": 1.0, "logloss": log_loss(label, logit)}
+    assert figures == pytest.approx(want | {"ece": ece, "ctr_ratio": ratio})
     assert all(type(value) is float for value in figures.values())
+
+
+@given(rows)
+def test_calibration_error_is_the_distance_of_predictions_from_labels_bin_by_bin(rows):
+    label, logit, _ = columns(rows)
+    label = label.astype(np.float64)
+    p = 1 / (1 + np.exp(-logit))
+    one_bin, ratio = calibration(label, logit, bins=1)
+    assert one_bin == pytest.approx(abs(p.mean() - label.mean()), abs=1e-12)
+    assert math.isnan(ratio) if not label.any() else ratio == pytest.approx(p.sum() / label.sum())
+    # A bin for each row: how far each prediction is from its label.
+    error, _ = calibration(label, logit, bins=len(rows))
+    assert error == pytest.approx(np.abs(p - label).mean(), abs=1e-12)
+
+
+def test_a_far_logit_is_calibrated_without_a_warning():
+    assert calibration(np.array([0.0, 1.0]), np.array([-1e4, 1e4])) == (0, 1)
