@@ -16,8 +16,9 @@ from diet_jax.record import read_records
 LOG_ROWS = 100_836
 METHODS = {"full", "memory", "random_hard", "random_soft"}
 EVAL = (
-    "kind stage method arch seed auc gauc logloss auc_current auc_past steps rows seconds".split()
-)
+    "kind stage method arch seed auc gauc logloss ece ctr_ratio auc_current auc_past steps rows "
+    "seconds"
+).split()
 STAGE = (
     "kind stage stages rows_stage rows_so_far slots new written born label_hist weight_quantiles "
     "outer_steps skipped overshoot hidden seconds seconds_teacher seconds_influence seconds_outer"
