@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from diet_jax import baselines, evaluate
+from diet_jax import baselines, trials
 from diet_jax import memory as mem
 from diet_jax.bilevel import Plan
 from diet_jax.compact import capacity
@@ -178,16 +178,16 @@ def make_plan(config: Config, stream: Stream) -> Plan:
     )
 
 
-def make_evaluation(config: Config, stream: Stream, steps: list[Step]) -> evaluate.Plan:
+def make_evaluation(config: Config, stream: Stream, steps: list[Step]) -> trials.Plan:
     """The trials of every architecture, with capacities that hold for the whole run."""
     e, i = config.eval, config.inner
     pool = stream.schema.pool
     models = {n: make_model(n, i.dim, e.hidden, i.init_scale, pool) for n in e.archs}
-    subset = evaluate.Recipe(optimizer(config), i.batch)
-    full = evaluate.Recipe(Optimizer("adam", eps_root=1e-12), e.full_batch)
+    subset = trials.Recipe(optimizer(config), i.batch)
+    full = trials.Recipe(Optimizer("adam", eps_root=1e-12), e.full_batch)
     n_test = max(len(step.test.user) for step in steps)
     if e.on == "next":
-        n_test += evaluate.PAST_ROWS * len(steps)
+        n_test += trials.PAST_ROWS * len(steps)
     n_table = len(stream.values)
 
     def rates(method: str, arch: str) -> tuple[float, float]:
@@ -195,12 +195,12 @@ def make_evaluation(config: Config, stream: Stream, steps: list[Step]) -> evalua
         lr, l2 = e.lr[known], e.l2[known]
         return lr.get(arch, lr.default), l2.get(arch, l2.default)
 
-    return evaluate.Plan(
+    return trials.Plan(
         models=models,
         subset=subset,
         full=full,
-        subset_trials={n: evaluate.make_trials(m, subset, False) for n, m in models.items()},
-        full_trials={n: evaluate.make_trials(m, full, True) for n, m in models.items()},
+        subset_trials={n: trials.make_trials(m, subset, False) for n, m in models.items()},
+        full_trials={n: trials.make_trials(m, full, True) for n, m in models.items()},
         seed=config.seed,
         seeds=tuple(e.seeds),
         steps=i.steps,
@@ -209,7 +209,7 @@ def make_evaluation(config: Config, stream: Stream, steps: list[Step]) -> evalua
         n_rows=sum(len(step.train.user) for step in steps),
         n_table=n_table,
         min_rows=i.min_rows,
-        n_blocks=-(-n_test // evaluate.PREDICT_BLOCK),
+        n_blocks=-(-n_test // trials.PREDICT_BLOCK),
     )
 
 
@@ -221,7 +221,7 @@ class Job(NamedTuple):
     steps: list[Step]
     engine: Engine
     teacher: Teacher
-    evaluation: evaluate.Plan
+    evaluation: trials.Plan
     first: State
 
 

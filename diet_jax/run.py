@@ -9,7 +9,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from diet_jax import checkpoint, console, evaluate, outlook
+from diet_jax import checkpoint, console, outlook, trials
 from diet_jax.baselines import find
 from diet_jax.data.vocabulary import as_known
 from diet_jax.distill import distill_stage
@@ -113,7 +113,7 @@ def distill(job: Job, state: State, number: int, report) -> tuple[State, dict]:
     memory, facts = rewrite(job, state, turn, report)
     state = State(memory, jax.tree.map(np.asarray, turn.look.params), extend(job, state, turn))
     used = memory.valid
-    labels, weights = evaluate.soft_label(memory)[used], np.exp(memory.log_weight[used])
+    labels, weights = trials.soft_label(memory)[used], np.exp(memory.log_weight[used])
     fields = job.stream.schema.fields
     facts |= {
         "stage": number,
@@ -133,15 +133,15 @@ def distill(job: Job, state: State, number: int, report) -> tuple[State, dict]:
 def judge(job: Job, state: State, number: int, methods: Collection[str] = ()) -> list[dict]:
     """Train and score every architecture on the memory, its baselines and all rows so far.
 
-    methods: as in `evaluate.evaluate_stage`.
+    methods: as in `trials.evaluate_stage`.
     """
     train = [step.train for step in job.steps[:number]]
     test = make_test(job, number)
     subsets = {"memory": (state.memory,) * len(job.evaluation.seeds), **state.baselines}
-    return evaluate.evaluate_stage(
+    return trials.evaluate_stage(
         job.evaluation,
         number,
-        {name: [evaluate.examples(memory) for memory in each] for name, each in subsets.items()},
+        {name: [trials.examples(memory) for memory in each] for name, each in subsets.items()},
         slots_after(job.config, sum(len(stage.user) for stage in train)),
         so_far(train),
         test,
@@ -149,7 +149,7 @@ def judge(job: Job, state: State, number: int, methods: Collection[str] = ()) ->
     )
 
 
-def make_test(job: Job, number: int) -> evaluate.Test:
+def make_test(job: Job, number: int) -> trials.Test:
     """What judges after stage `number`: the next stage, and some rows of every stage so far."""
     config, stages = job.config, [step.train for step in job.steps[:number]]
     test, vocab = job.steps[number - 1].test, job.stream.schema.vocab
@@ -158,10 +158,10 @@ def make_test(job: Job, number: int) -> evaluate.Test:
     for s, stage in enumerate(stages if config.eval.on == "next" else [], 1):
         rng = np.random.default_rng((config.seed, s, 1 << 30))
         n = len(stage.user)
-        at = np.sort(rng.choice(n, min(n, evaluate.PAST_ROWS), replace=False))
+        at = np.sort(rng.choice(n, min(n, trials.PAST_ROWS), replace=False))
         ids, dense, label, _ = (column[at] for column in stage.rows)
         parts.append((ids, dense, label, stage.user[at], np.full(len(at), s)))
-    return evaluate.Test(*(np.concatenate(part) for part in zip(*parts, strict=True)))
+    return trials.Test(*(np.concatenate(part) for part in zip(*parts, strict=True)))
 
 
 def run(config: Config, workdir: str, env: dict) -> Path:

@@ -9,10 +9,10 @@ import numpy as np
 
 from diet_jax import train
 from diet_jax.compact import pad_to
-from diet_jax.evaluate import PREDICT_BLOCK, epochs
 from diet_jax.models import Model, init_params, logits
 from diet_jax.optim import Optimizer, make
 from diet_jax.train import Examples
+from diet_jax.trials import PREDICT_BLOCK, epochs
 from diet_jax.types import Array, Params, Rows
 
 

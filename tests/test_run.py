@@ -17,7 +17,7 @@ LOG_ROWS = 100_836
 METHODS = {"full", "memory", "random_hard", "random_soft"}
 EVAL = (
     "kind stage method arch seed auc gauc logloss ece ctr_ratio auc_current auc_past steps rows "
-    "seconds"
+    "seconds seconds_compile"
 ).split()
 STAGE = (
     "kind stage stages rows_stage rows_so_far slots new written born label_hist weight_quantiles "

@@ -6,7 +6,7 @@ import optax
 import pytest
 import toy
 
-from diet_jax import evaluate, select
+from diet_jax import select, trials
 from diet_jax.baselines import find
 from diet_jax.models import logits, make_model
 from diet_jax.select import SELECTORS, Look
@@ -117,7 +117,7 @@ def test_hard_and_soft_baselines_are_the_same_distinct_rows(seen):
     assert len(np.unique(at)) == 20
     assert np.array_equal(hard.ids[:20], stage.rows.ids[at])
     assert np.array_equal(soft.ids[:20], stage.ahead_ids[at])
-    np.testing.assert_allclose(evaluate.examples(hard).target[:20], stage.rows.label[at], atol=1e-9)
+    np.testing.assert_allclose(trials.examples(hard).target[:20], stage.rows.label[at], atol=1e-9)
     assert np.array_equal(soft.label_logit[:20], stage.ahead_logit[at])
     for memory in (hard, soft):
         assert np.array_equal(memory.source, hard.source)

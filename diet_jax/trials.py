@@ -99,10 +99,11 @@ class Task(NamedTuple):
 
 def run_trials(
     plan: Plan, task: Task, arch: str, rates: tuple[float, float], test: Test
-) -> tuple[list[dict], float]:
+) -> tuple[list[dict], dict[str, float]]:
     """Train one architecture with every seed at `rates` (learning rate, l2) and score it.
 
-    Returns one dict of figures per seed, and the seconds of training per seed, without compiling.
+    Returns one dict of figures per seed, and the seconds of training per seed (`seconds`) and of
+    compiling it for all (`seconds_compile`; next to none where it is compiled already).
     """
     trials, table = task.trials[arch], task.table
     key = train.key_for(plan.seed, "trial")
@@ -110,17 +111,21 @@ def run_trials(
     data = task.data._replace(ids=table.positions(task.data.ids))
     args = jax.device_put((keys, *map(np.float32, rates), table.rows, data, task.order))
     # A run of no steps compiles, which leaves the timed one to training alone.
+    begun = time.perf_counter()
     jax.block_until_ready(trials.fit(*args, np.int32(0)))
     start = time.perf_counter()
     params = jax.block_until_ready(trials.fit(*args, np.int32(task.steps)))
-    seconds = (time.perf_counter() - start) / len(plan.seeds)
+    cost = {
+        "seconds": (time.perf_counter() - start) / len(plan.seeds),
+        "seconds_compile": start - begun,
+    }
 
     ids, dense = (
         pad_to(a, plan.n_blocks * PREDICT_BLOCK).reshape(plan.n_blocks, PREDICT_BLOCK, a.shape[1])
         for a in (table.positions(test.ids), test.dense)
     )
     z = np.asarray(trials.predict(params, ids, dense)).reshape(len(plan.seeds), -1)
-    return [scores(test, row[: len(test.label)]) for row in z], seconds
+    return [scores(test, row[: len(test.label)]) for row in z], cost
 
 
 def scores(test: Test, logit: np.ndarray) -> dict[str, float]:
@@ -199,9 +204,9 @@ def evaluate_stage(
         if methods and method not in methods:
             continue
         for arch in plan.models:
-            figures, seconds = run_trials(plan, task, arch, plan.rates(method, arch), test)
+            figures, cost = run_trials(plan, task, arch, plan.rates(method, arch), test)
+            cost |= {"steps": task.steps, "rows": task.rows}
             for seed, figure in zip(plan.seeds, figures, strict=True):
                 about = {"stage": stage, "method": method, "arch": arch, "seed": seed}
-                cost = {"steps": task.steps, "rows": task.rows, "seconds": seconds}
                 records.append({"kind": "eval", **about, **figure, **cost})
     return records

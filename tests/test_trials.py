@@ -8,12 +8,12 @@ import toy
 from hypothesis import given
 from hypothesis import strategies as st
 
-from diet_jax import evaluate, metrics, train
+from diet_jax import metrics, train, trials
 from diet_jax.compact import compact
-from diet_jax.evaluate import Plan, Recipe, Task, epochs, make_trials, run_trials
 from diet_jax.models import init_params, logits, make_model
 from diet_jax.optim import Optimizer, make
 from diet_jax.teacher import make_teacher
+from diet_jax.trials import Plan, Recipe, Task, epochs, make_trials, run_trials
 
 MODEL = make_model("FM", dim=2, hidden=(), init_scale=0.3)
 RECIPE = Recipe(Optimizer("sgd", momentum=0.9), batch=4)
@@ -26,20 +26,20 @@ def test_trials_side_by_side_are_plain_trainings(shared):
     rng = np.random.default_rng(0)
     rows = toy.rows(rng, 50)
     part = np.repeat([0, 1, 2, 3], [20, 10, 10, 10])
-    test = evaluate.Test(rows.ids, rows.dense, rows.label, rng.integers(0, 5, 50), part)
+    test = trials.Test(rows.ids, rows.dense, rows.label, rng.integers(0, 5, 50), part)
     each = [toy.examples(rng, 12) for _ in SEEDS]
     if shared:
         each = each[:1] * 2
     order = np.stack([epochs(rng, 10, 7, 4) for _ in SEEDS])
     data = each[0] if shared else jax.tree.map(lambda *leaves: np.stack(leaves), *each)
     table = compact(data.ids, test.ids, floor=16)
-    trials = {"FM": make_trials(MODEL, RECIPE, shared)}
+    compiled = {"FM": make_trials(MODEL, RECIPE, shared)}
     plan = Plan(
         models={"FM": MODEL},
         subset=RECIPE,
         full=RECIPE,
-        subset_trials=trials,
-        full_trials=trials,
+        subset_trials=compiled,
+        full_trials=compiled,
         seed=5,
         seeds=SEEDS,
         steps=6,
@@ -50,9 +50,9 @@ def test_trials_side_by_side_are_plain_trainings(shared):
         min_rows=16,
         n_blocks=2,
     )
-    task = Task(trials, table, data, order, steps=6, rows=10)
-    figures, seconds = run_trials(plan, task, "FM", (LR, L2), test)
-    assert seconds > 0
+    task = Task(compiled, table, data, order, steps=6, rows=10)
+    figures, cost = run_trials(plan, task, "FM", (LR, L2), test)
+    assert cost["seconds"] > 0 and cost["seconds_compile"] > 0
     for seed, data, batches, figure in zip(SEEDS, each, order, figures, strict=True):
         key = jax.random.fold_in(train.key_for(plan.seed, "trial"), seed)
         tx = make(RECIPE.optimizer, LR)
