@@ -53,7 +53,7 @@ def agreement(full: Array, other: Array, top: int = 3, draws: int = 1000) -> dic
         "ceiling": float(
             np.mean([tau(a, full[:, b].mean(1)) for a, b in zip(boards, rest, strict=True) if b])
         ),
-        "spearman": float(np.mean([spearmanr(shown, board).statistic for board in boards])),
+        "spearman": float(np.mean([rho(shown, board) for board in boards])),
         "separable": float(same[apart].mean()) if apart.any() else float("nan"),
         "pairs": int(apart.sum()),
         "regret": float(truth.max() - truth[order[0]]),
@@ -63,7 +63,14 @@ def agreement(full: Array, other: Array, top: int = 3, draws: int = 1000) -> dic
 
 def tau(a: Array, b: Array) -> float:
     """Kendall's tau_b; 0 where one of the two puts all models level."""
-    return float(np.nan_to_num(kendalltau(a, b).statistic))
+    found: Any = kendalltau(a, b)
+    return 0.0 if np.isnan(found.statistic) else float(found.statistic)
+
+
+def rho(a: Array, b: Array) -> float:
+    """Spearman's correlation."""
+    found: Any = spearmanr(a, b)
+    return float(found.statistic)
 
 
 def rate_transfer(full: Array, other: Array) -> dict[str, float]:

@@ -101,6 +101,30 @@ def test_the_measurements_have_the_promised_keys(whole):
     assert [r["kind"] for r in records][-1] == "run"
 
 
+def test_a_zoo_is_compared_on_the_memory_by_a_command_that_does_nothing_twice(whole, tmp_path):
+    (tmp_path / "zoo.py").write_text(
+        "from ml_collections import ConfigDict\n"
+        "def get_config():\n"
+        "    one = {'FM': {'arch': 'FM', 'dim': 2, 'hidden': ()}}\n"
+        "    return ConfigDict({'methods': ('full', 'memory'), 'lrs': (), 'l2s': ()}\n"
+        "                      | {'variants': one})\n"
+    )
+    out, args = tmp_path / "out", [sys.executable, "-m", "diet_jax.evaluate"]
+    args += [f"--memory={whole[0]}", f"--zoo={tmp_path / 'zoo.py'}", f"--out={out}"]
+    for _ in range(2):
+        said = subprocess.run(args, cwd=cli.ROOT, env=cli.ENV, capture_output=True, text=True)
+        assert (said.returncode, said.stdout.splitlines()[-1]) == (0, f"Results: {out / 'zoo.md'}")
+    records = [json.loads(line) for line in (out / "trials.jsonl").read_text().splitlines()]
+    assert [(r["method"], r["seed"]) for r in records] == [("full", 0), ("full", 1), ("memory", 0)]
+    own = read_records(whole[0] / "metrics.jsonl")
+    (auc,) = (
+        r["auc"]
+        for r in own
+        if [r.get(k) for k in ("stage", "method", "arch")] == [2, "memory", "FM"]
+    )
+    assert records[2]["auc"] == pytest.approx(auc, abs=1e-6)
+
+
 def test_the_exported_memory_is_what_was_asked_for(whole):
     table = pq.read_table(whole[0] / "export" / "memory.parquet")
     slots = round(0.005 * (LOG_ROWS // 3 * 2))

@@ -22,7 +22,7 @@ STYLE: dict[str, dict[str, Any]] = {
     "random_hard": {"color": "#999999", "marker": "v", "linestyle": ":"},
 }
 _PARTS = {"teacher": "#999999", "influence": "#e69f00", "outer": "#0072b2"}
-_RC: dict[Any, Any] = {
+RC: dict[Any, Any] = {
     "svg.fonttype": "none",
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],
@@ -55,7 +55,7 @@ def draw(summary: dict[str, Any], outer: dict[int, list[tuple[int, float]]]) -> 
         outer: outer loss curves, stage -> [(step, loss)].
     """
     figures = {}
-    with matplotlib.rc_context(_RC):
+    with matplotlib.rc_context(RC):
         if summary["cells"]:
             fidelity = _fidelity if len(summary["stages"]) > 1 else _fidelity_of_one_stage
             figures["fidelity"] = _svg("fidelity", fidelity(summary))

@@ -1,0 +1,183 @@
+"""Trains a zoo of models on memories, on their baselines and on all rows: do they rank alike?
+
+    python -m diet_jax.evaluate --memory=runs/quickstart --zoo=configs/zoo.py
+
+--memory names finished runs of `diet_jax.main`; several, of one config with other seeds, are told
+apart in the spread. Every variant of the zoo is trained from scratch on the last stage's memory and
+its baselines with the run's evaluation seeds, and on all rows with twice as many, so that two full
+boards say how far a ranking can agree at all. Rates are those of the run's recipe for the
+architecture, or, with --rates=FOLDER, those that an earlier comparison found best for each method
+and variant. To choose on rows that judge nothing, let that one be of a run with
+--config.eval.on=validation and --zoo=configs/zoo.py:tune, which tries a grid.
+
+The results go to --out (default: zoo/ in the first run): trials.jsonl, which is also what a second
+call resumes from, and zoo.md with its figures.
+"""
+
+import json
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+from absl import app, flags
+from ml_collections import ConfigDict, config_flags
+
+from diet_jax import checkpoint, command, console
+from diet_jax.job import Job, State, prepare
+from diet_jax.models import make_model
+from diet_jax.record import evaluated_stages, read_records, software_versions
+from diet_jax.report import zoo as report
+from diet_jax.run import judge
+from diet_jax.trials import make_trials
+from diet_jax.types import Config, InputError
+
+MEMORY = flags.DEFINE_list("memory", None, "Folders of finished runs.")
+ZOO = config_flags.DEFINE_config_file("zoo", None, "The models, for example configs/zoo.py.")
+RATES = flags.DEFINE_string("rates", "", "Folder of a comparison whose best rates are used.")
+OUT = flags.DEFINE_string("out", "", "Folder of the results.")
+
+Rates = dict[tuple[str, str], tuple[float, float]]  # (method, variant) -> learning rate, L2
+
+
+class Memory(NamedTuple):
+    """A finished run: its parts, its last state, and the number of that stage."""
+
+    folder: Path
+    job: Job
+    state: State
+    stage: int
+
+
+def compare() -> Path:
+    """The whole comparison; returns the path of its page."""
+    folders: list[str] = MEMORY.value or []
+    out = Path(OUT.value or Path(folders[0]) / "zoo")
+    file = out / "trials.jsonl"
+    zoo: Config = ZOO.value
+    chosen = best(read_records(known_file(RATES.value))) if RATES.value else {}
+    memories = [open_run(Path(folder)) for folder in folders]
+    out.mkdir(parents=True, exist_ok=True)
+    if not jax.config.values["jax_compilation_cache_dir"]:
+        jax.config.update("jax_compilation_cache_dir", str(out / "compiled"))
+    for line in measure(memories, zoo, chosen, read_records(file)):
+        with open(file, "a") as done:
+            done.write("".join(json.dumps(record) + "\n" for record in line))
+        first = line[0]
+        print(f"{first['run']}: {first['variant']}, {first['method']}", flush=True)
+    lines = read_records(file)
+    rates = {
+        (method, name): chosen.get((method, name)) or recipe(memories[0], method, spec.arch)
+        for method in zoo.methods
+        for name, spec in zoo.variants.items()
+    }
+    env = software_versions() | {"device": jax.devices()[0].device_kind}
+    return report.write(out, lines, {name: dict(s) for name, s in zoo.variants.items()}, rates, env)
+
+
+def known_file(folder: str) -> Path:
+    file = Path(folder) / "trials.jsonl"
+    if not file.exists():
+        raise InputError(f"{file} does not exist; give --rates the --out of a comparison")
+    return file
+
+
+def open_run(folder: Path) -> Memory:
+    """A finished run. Raises InputError if the folder holds none."""
+    stages = evaluated_stages(read_records(folder / "metrics.jsonl"))
+    if not stages:
+        raise InputError(f"{folder} holds no run with a finished stage; give --memory a --workdir")
+    config = ConfigDict(json.loads((folder / "config.json").read_text()))
+    with console.preparation() as progress:
+        job = prepare(config, progress)
+    state, _ = checkpoint.load(folder, stages[-1], job.first)
+    return Memory(folder, job, state, stages[-1])
+
+
+def recipe(memory: Memory, method: str, arch: str) -> tuple[float, float]:
+    return memory.job.evaluation.rates(method, arch)
+
+
+def best(records: list[dict]) -> Rates:
+    """The rates of the highest mean AUC, of equals the first."""
+    found = defaultdict(lambda: defaultdict(list))
+    for r in records:
+        found[r["method"], r["variant"]][r["lr"], r["l2"]].append(r["auc"])
+    return {
+        key: max(grid, key=lambda rates: sum(grid[rates]) / len(grid[rates]))
+        for key, grid in found.items()
+    }
+
+
+def measure(
+    memories: list[Memory], zoo: Config, chosen: Rates, done: list[dict]
+) -> Iterator[list[dict]]:
+    """The records of every training that is not done yet, all seeds of one at a time."""
+    keys = {key(record) for record in done}
+    for name, spec in zoo.variants.items():
+        plans = {}  # what is compiled for a variant serves all memories, methods and rates
+        for memory, method in ((memory, method) for memory in memories for method in zoo.methods):
+            usual = recipe(memory, method, spec.arch)
+            grid = [chosen.get((method, name), usual)]
+            grid += [(lr, l2) for lr in zoo.lrs for l2 in zoo.l2s or [usual[1]]]
+            for lr, l2 in dict.fromkeys(grid):
+                about = {
+                    "run": memory.folder.name,
+                    "stage": memory.stage,
+                    "method": method,
+                    "variant": name,
+                    "spec": {**spec, "hidden": list(spec.hidden)},
+                    "lr": lr,
+                    "l2": l2,
+                }
+                if key(about) in keys:
+                    continue
+                plan = plans.setdefault(memory.folder, plan_of(memory, name, spec, plans))
+                seeds = twice(plan.seeds) if method == "full" else plan.seeds
+                plan = plan._replace(rates=lambda *_, both=(lr, l2): both, seeds=seeds)
+                job = memory.job._replace(evaluation=plan)
+                records = judge(job, memory.state, memory.stage, (method,))
+                yield [about | {k: v for k, v in r.items() if k != "kind"} for r in records]
+
+
+def key(record: dict) -> str:
+    return json.dumps([record[k] for k in ("run", "stage", "method", "spec", "lr", "l2")])
+
+
+def twice(seeds: tuple[int, ...]) -> tuple[int, ...]:
+    """The seeds, and as many new ones."""
+    return (*seeds, *(max(seeds) + 1 + k for k in range(len(seeds))))
+
+
+def plan_of(memory: Memory, name: str, spec: Config, others: dict):
+    """The run's evaluation, of the one variant."""
+    plan, pool = memory.job.evaluation, memory.job.stream.schema.pool
+    for other in others.values():
+        return plan._replace(
+            models=other.models,
+            subset_trials=other.subset_trials,
+            full_trials=other.full_trials,
+        )
+    scale = memory.job.config.inner.init_scale
+    model = make_model(spec.arch, spec.dim, spec.hidden, scale, pool)
+    return plan._replace(
+        models={name: model},
+        subset_trials={name: make_trials(model, plan.subset, False)},
+        full_trials={name: make_trials(model, plan.full, True)},
+    )
+
+
+def main(argv: list[str]) -> None:
+    print(f"Results: {command.told(compare)}")
+
+
+def parse(argv: list[str]) -> list[str]:
+    rest = command.parse(argv)
+    if not MEMORY.value or ZOO.value is None:
+        command.fail("give both --memory=FOLDER of a finished run and --zoo=configs/zoo.py")
+    return rest
+
+
+if __name__ == "__main__":
+    app.run(main, flags_parser=parse)
