@@ -45,10 +45,11 @@ MATCHING = {
     "trajectory": "random",
     "kernel": "one_step",
 }
+PROXIES = ("LR", "FM", "MLP", "DeepFM", "DCNv2")
 VARIANTS = {
     "diet": {},
     "diet_labels": LABELS,
-    "diet_deepfm": {"inner.archs": ("DeepFM",)},
+    **{f"diet_on_{arch}": {"inner.archs": (arch,)} for arch in PROXIES},
     **{f"diet_{name}": {"growth.select": name} for name in ("random", "el2n", "grand", "tracin")},
     "rat_bptt_labels": PLAIN | LABELS,
     "rat_bptt_teacher": PLAIN,
@@ -72,6 +73,9 @@ METHODS = flags.DEFINE_list("methods", [*ANY, *VARIANTS], "Baselines and variant
 LRS = flags.DEFINE_list("lrs", "0.00125,0.0025,0.005,0.01,0.02,0.04,0.08,0.16", "Their grid.")
 L2 = flags.DEFINE_list("l2", "0,0.03,0.1,0.3,1", "That of L2 on embeddings.")
 ROOT = flags.DEFINE_string("root", ".", "Folder that holds benchmarks/ and docs/.")
+
+# On the next stage; on the stage just seen, and the mean over those before.
+FIGURES = ("auc", "logloss", "auc_current", "auc_past")
 
 Rates = dict[tuple[str, str], tuple[float, float]]  # (method, architecture) -> learning rate, L2
 
@@ -170,9 +174,9 @@ def choose(lines: list[dict]) -> Rates:
 
 
 def test(config: ConfigDict, names: list[str], best: Rates) -> list[dict]:
-    """For each method a line: by architecture the rates and, by stage, AUC and log loss."""
+    """For each method a line: by architecture the rates and, by stage, the figures of FIGURES."""
     lines: dict[str, dict] = {
-        n: {"method": n, "rates": {}, "auc": {}, "logloss": {}} for n in names
+        n: {"method": n, "rates": {}, **{what: {} for what in FIGURES}} for n in names
     }
     for job, number, state, seconds in turns(config, names):
 
@@ -186,9 +190,10 @@ def test(config: ConfigDict, names: list[str], best: Rates) -> list[dict]:
         for (method, arch), records in found.items():
             line = lines[method]
             line["rates"][arch], line["seconds"] = rates(method, arch), round(seconds, 1)
-            for what in ("auc", "logloss"):
-                mean = round(float(np.mean([r[what] for r in records])), 6)
-                line[what].setdefault(arch, []).append(mean)
+            for what in FIGURES:
+                if what in records[0]:  # of past stages there are none at first
+                    mean = round(float(np.mean([r[what] for r in records])), 6)
+                    line[what].setdefault(arch, []).append(mean)
     return list(lines.values())
 
 
@@ -207,20 +212,81 @@ def render(name: str, lines: list[dict]) -> None:
     ]
     fig, axes = plt.subplots(1, len(RATES.value), figsize=(6 * len(RATES.value), 9), squeeze=False)
     for rate, axis in zip(map(float, RATES.value), axes[0], strict=True):
-        by_seed: dict[str, dict[int, float]] = defaultdict(dict)
-        for line in lines:
-            if line["rate"] == rate:
-                by_seed[line["method"]][line["seed"]] = float(np.mean([*line["auc"].values()]))
+        mine = [line for line in lines if line["rate"] == rate]
+        by_seed = gather(mine, lambda line: mean_of(line["auc"]))
         rows = table(by_seed)
         head = "| method | AUC | R | R_soft | behind diet | seeds |"
         text += ["", f"## {100 * rate:g} % of the rows", "", head, "|---" * 6 + "|"]
         text += [f"| {' | '.join(row)} |" for row in rows]
+        if any(line.get("auc_past") for line in mine):
+            text += ["", *forgetting(mine, [row[0].strip("`") for row in rows])]
+        text += transfer(mine)
         missing = [m for m in METHODS.value if m not in by_seed]
         text += ["", f"Missing: {', '.join(missing)}."] if missing else []
         draw(axis, f"{name}, {100 * rate:g} %", by_seed)
     fig.tight_layout()
     replace_file(folder / f"{name}.svg", lambda draft: fig.savefig(draft, format="svg"))
     replace_text(folder / f"{name}.md", "\n".join([*text, "", f"![AUC by method]({name}.svg)", ""]))
+
+
+def gather(lines: list[dict], value) -> dict[str, dict[int, float]]:
+    """value(line) by method and seed; of two lines of one cell the later."""
+    found: dict[str, dict[int, float]] = defaultdict(dict)
+    for line in lines:
+        found[line["method"]][line["seed"]] = value(line)
+    return found
+
+
+def mean_of(by_arch: dict[str, list[float]]) -> float:
+    return float(np.mean([*by_arch.values()]))
+
+
+def forgetting(lines: list[dict], methods: list[str]) -> list[str]:
+    """Stage by stage and after the last one, means over architectures and seeds."""
+    whole = [line for line in lines if line.get("auc_past")]
+    n = max(len(aucs) for line in whole for aucs in line["auc"].values())
+    heads = [f"stage {s}" for s in range(1, n + 1)] + ["last seen", "past", "H-mean"]
+    text = [
+        "AUC on the next stage after each stage; then, after the last, on the stage just seen, the",
+        "mean over those before it, and the harmonic mean of that and of the next stage's.",
+        "",
+        f"| method | {' | '.join(heads)} |",
+        "|---" * (1 + len(heads)) + "|",
+    ]
+    for method in methods:
+        mine = [line for line in whole if line["method"] == method]
+        if mine:
+            by_stage = np.mean([[*line["auc"].values()] for line in mine], (0, 1))
+            seen, past = (
+                float(np.mean([[x[-1] for x in line[what].values()] for line in mine]))
+                for what in ("auc_current", "auc_past")
+            )
+            both = stats.hmean([by_stage[-1], past])
+            cells = " | ".join(f"{x:.4f}" for x in (*by_stage, seen, past, both))
+            text.append(f"| `{method}` | {cells} |")
+    return text
+
+
+def transfer(lines: list[dict]) -> list[str]:
+    """AUC of each architecture trained on memories that were distilled with one proxy alone."""
+    rows = [m for m in (*(f"diet_on_{proxy}" for proxy in PROXIES), "diet")]
+    rows = [m for m in rows if any(line["method"] == m for line in lines)]
+    if len(rows) < 3:
+        return []
+    archs = list(next(line["auc"] for line in lines if line["method"] == rows[0]))
+    text = [
+        "",
+        "Transfer: AUC of each architecture (columns) trained on a memory distilled with one proxy",
+        "alone (rows), and with both of `diet`.",
+        "",
+        f"| | {' | '.join(archs)} |",
+        "|---" * (1 + len(archs)) + "|",
+    ]
+    for method in rows:
+        mine = [line["auc"] for line in lines if line["method"] == method]
+        cells = [f"{np.mean([auc[a] for auc in mine]):.4f}" if a in mine[0] else "" for a in archs]
+        text.append(f"| `{method}` | {' | '.join(cells)} |")
+    return text
 
 
 def table(by_seed: dict[str, dict[int, float]]) -> list[list[str]]:
