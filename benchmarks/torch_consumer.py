@@ -1,0 +1,75 @@
+"""A memory in the hands of people who use PyTorch: deepctr-torch models on the exported Parquet.
+
+    python -m benchmarks.torch_consumer --memory=runs/quickstart --peer_venv=runs/deepctr
+
+The peer reads export/memory.parquet and recipe.json, trains DeepFM, FM and DCN-V2 as the recipe
+says, and answers for the rows that judge the last stage; ours are trained on the memory itself with
+the same rates. Make its environment with benchmarks/torch-consumer-requirements.txt. Prints a table
+and writes --result.
+"""
+
+import json
+import subprocess
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from absl import app, flags, logging
+
+from diet_jax.evaluate import MEMORY, open_run
+from diet_jax.files import replace_text
+from diet_jax.metrics import auc
+from diet_jax.models import make_model
+from diet_jax.record import software_versions
+from diet_jax.run import judge, make_test
+from diet_jax.trials import make_trials
+
+PEER = flags.DEFINE_string("peer_venv", "runs/deepctr", "Environment that has deepctr-torch.")
+RESULT = flags.DEFINE_string("result", "benchmarks/results/torch_consumer.json", "Result file.")
+
+ARCHS = ("FM", "DeepFM", "DCNv2")
+
+
+def main(_) -> None:
+    logging.set_verbosity(logging.WARNING)
+    found = {arch: {"ours": [], "deepctr-torch": []} for arch in ARCHS}
+    for folder in map(Path, MEMORY.value or []):
+        memory = open_run(folder)
+        job, config = memory.job, memory.job.config
+        e, i, pool = config.eval, config.inner, job.stream.schema.pool
+        models = {a: make_model(a, i.dim, tuple(e.hidden), i.init_scale, pool) for a in ARCHS}
+        trials = {a: make_trials(m, job.evaluation.subset, False) for a, m in models.items()}
+        plan = job.evaluation._replace(models=models, subset_trials=trials)
+        for r in judge(job._replace(evaluation=plan), memory.state, memory.stage, ("memory",)):
+            found[r["arch"]]["ours"].append(r["auc"])
+        test = make_test(job, memory.stage)
+        judged = test.part == 0
+        with tempfile.TemporaryDirectory() as scratch:
+            rows, answer = Path(scratch) / "test.npz", Path(scratch) / "answer.npz"
+            np.savez(rows, ids=test.ids[judged], dense=test.dense[judged])
+            python = Path(PEER.value) / "bin" / "python"
+            script = Path(__file__).with_name("torch_consumer_peer.py")
+            seeds = ",".join(map(str, e.seeds))
+            command = [python, script, folder / "export", rows, answer, ",".join(ARCHS), seeds]
+            subprocess.run([str(part) for part in command], check=True)
+            answers = np.load(answer)
+            for arch in ARCHS:
+                for logit in answers[arch]:
+                    found[arch]["deepctr-torch"].append(auc(test.label[judged], logit))
+    table = {
+        arch: {
+            who: {"mean": float(np.mean(aucs)), "sd": float(np.std(aucs, ddof=1)), "n": len(aucs)}
+            for who, aucs in both.items()
+        }
+        for arch, both in found.items()
+    }
+    for arch, both in table.items():
+        shown = " | ".join(f"{x['mean']:.4f} ± {x['sd']:.4f}" for x in both.values())
+        gap = both["deepctr-torch"]["mean"] - both["ours"]["mean"]
+        print(f"| {arch} | {shown} | {gap:+.4f} |")
+    result = {"env": software_versions(), "table": table, "auc": found}
+    replace_text(Path(RESULT.value), json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    app.run(main)
