@@ -7,7 +7,8 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "diet_jax"
 PURE = (
-    "models optim compact train unroll metagrad bilevel influence memory outlook metrics baselines"
+    "models optim compact train touched unroll metagrad bilevel influence memory outlook metrics "
+    "baselines"
 ).split()
 EDGE = "data checkpoint record console report summary export files run main job".split()
 OUTSIDE = "os pathlib logging absl orbax time".split()
