@@ -202,8 +202,8 @@ def auto_int(net, row):
         found = []
         for x in tokens:
             heads = []
-            for h in range(one["q"]["kernel"].shape[1]):
-                q, key, v = (one[name]["kernel"][:, h] for name in "qkv")
+            for h in range(2):
+                q, key, v = (one["qkv"]["kernel"][:, part, h] for part in range(3))
                 a = softmax([(x @ q) @ (y @ key) for y in tokens])
                 heads.extend(sum(w * (y @ v) for w, y in zip(a, tokens, strict=True)))
             found.append(relu(np.array(heads) + layer(one["skip"], x)))

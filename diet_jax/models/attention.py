@@ -19,8 +19,8 @@ class Interacting(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        shape = self.heads, self.size
-        q, k, v = (nn.DenseGeneral(shape, use_bias=False, name=name)(x) for name in "qkv")
+        parts = nn.DenseGeneral((3, self.heads, self.size), use_bias=False, name="qkv")(x)
+        q, k, v = (parts[:, :, p] for p in range(3))
         weights = nn.softmax(jnp.einsum("bihd,bjhd->bhij", q, k))
         mixed = jnp.einsum("bhij,bjhd->bihd", weights, v)
         skip = nn.Dense(self.heads * self.size, use_bias=False, name="skip")(x)
