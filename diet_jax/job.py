@@ -106,7 +106,7 @@ def check(config: Config) -> None:
     """Raise InputError for the first value of the config that no run can work with."""
     c, o, g, e = config, config.outer, config.growth, config.eval
     i, starts = c.inner, ("fresh", "teacher", "mixed")
-    floats = ("float32", "bfloat16")
+    floats, full_by = ("float32", "bfloat16"), ("adam", "lazy_adam")
     twins = tuple(i.archs) == (c.teacher.arch,) and i.hidden == c.teacher.hidden
     leaves = ("label_logit", "log_weight", "dense")
     grow_by, ways = ("influence", *SELECTORS), tuple(mem.ADDRESSING)
@@ -151,6 +151,7 @@ def check(config: Config) -> None:
         ("eval.archs", len(set(e.archs)) == len(e.archs) > 0, "distinct names, at least one"),
         ("eval.seeds", len(set(e.seeds)) == len(e.seeds) > 0, "distinct numbers, at least one"),
         ("eval.full_batch", e.full_batch >= 1, "1 or more"),
+        ("eval.full_optimizer", e.full_optimizer in full_by, f"one of {', '.join(full_by)}"),
     ]
     for name, good, want in wanted:
         if not good:
@@ -195,7 +196,7 @@ def make_evaluation(config: Config, stream: Stream, steps: list[Step]) -> evalua
     e, i = config.eval, config.inner
     models = {n: model_of(config, n, e.hidden, stream.schema) for n in e.archs}
     subset = evaluate.Recipe(optimizer(config), i.batch)
-    full = evaluate.Recipe(Optimizer("adam", eps_root=1e-12), e.full_batch)
+    full = evaluate.Recipe(Optimizer(e.full_optimizer, eps_root=1e-12), e.full_batch)
     n_test = max(len(step.test.user) for step in steps)
     if e.on == "next":
         n_test += evaluate.PAST_ROWS * len(steps)

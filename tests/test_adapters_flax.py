@@ -1,5 +1,8 @@
 """A Flax module of one's own is an architecture like any other."""
 
+import re
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +10,7 @@ import pytest
 from flax import linen as nn
 from flax import nnx
 
-from diet_jax.models import Inputs, from_linen, from_nnx, init_params, logits
+from diet_jax.models import MODELS, Inputs, from_linen, from_nnx, init_params, logits, make_model
 from diet_jax.models.layers import flat
 from diet_jax.types import InputError
 
@@ -116,3 +119,26 @@ class StatefulNnx(nnx.Module):
 def test_what_is_no_pure_logit_is_refused(model, message):
     with pytest.raises(InputError, match=message):
         jax.eval_shape(lambda: init_params(model, jax.random.key(0), jnp.arange(V), F, G))
+
+
+def test_the_page_on_models_shows_one_that_works():
+    page = (Path(__file__).parents[1] / "docs" / "models.md").read_text()
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    assert len([line for line in code.splitlines() if line]) <= 15
+    try:
+        exec(code, {"__name__": "mine"})
+        model = make_model("Gated", D, ())
+    finally:
+        MODELS.pop("Gated", None)
+    params = init_params(model, jax.random.key(0), jnp.arange(V), F, G)
+    z = logits(model, params, jnp.zeros((B, F), int), jnp.ones((B, G)))
+    assert z.shape == (B,) and np.isfinite(z).all()
+
+
+def test_the_page_on_models_names_the_zoo():
+    page = (Path(__file__).parents[1] / "docs" / "models.md").read_text()
+    table = page.split("| file |")[1].split("What papers have")[0]
+    named = re.findall(
+        r"`(\w+)`", "".join(line.split("|")[2] for line in table.splitlines()[2:] if line)
+    )
+    assert sorted(named) == sorted(MODELS)
