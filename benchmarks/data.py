@@ -317,7 +317,7 @@ def feeding(file: str, cache: str, seed: int) -> dict:
     from diet_jax.data import feed, store
     from diet_jax.data import prepare as make
     from diet_jax.data.stages import Cuts
-    from diet_jax.models import init_params, make_model
+    from diet_jax.models import Inputs, init_params, make_model
     from diet_jax.models.base import look_up
 
     stage = store.read(make(source(file), Cuts(1), 1, 0.0, Path(cache))).stages[0]
@@ -325,7 +325,7 @@ def feeding(file: str, cache: str, seed: int) -> dict:
     model, rate = make_model("MLP", 8, (64, 32)), 0.01
 
     def loss(net, emb, batch):
-        z = model.apply(net, emb, batch.dense)
+        z = model.apply(net, Inputs(emb, batch.dense, emb[:, :0], batch.ids[:, :0] >= 0))
         return jnp.mean(batch.weight * optax.sigmoid_binary_cross_entropy(z, batch.label))
 
     def step(params, batch):

@@ -89,7 +89,7 @@ def one_seed(config: ConfigDict, seed: int) -> list[dict]:
         row[drop] = 0
 
     found = []
-    for proxy in make_proxies(config, job.stream.schema.pool, RUNS.value):
+    for proxy in make_proxies(config, job.stream.schema, RUNS.value):
 
         @jax.jit
         def loss(weight, proxy=proxy):

@@ -129,6 +129,9 @@ def get_config() -> Config:
     c.eval.seeds = (0, 1, 2)
     c.eval.full_epochs = 3.0  # passes of the full-data reference over all rows so far
     c.eval.full_batch = 256
+    # Its optimizer: adam | lazy_adam, whose steps cost what their rows touch and not the whole
+    # table, for large vocabularies; the learning rates of our configs were chosen with adam.
+    c.eval.full_optimizer = "adam"
     c.eval.l2 = ConfigDict()  # see inner.l2; by method and architecture, like lr
     for method in ("full", "memory", "random_hard", "random_soft"):
         c.eval.l2[method] = ConfigDict({"default": 0.0})

@@ -152,7 +152,7 @@ def twice(seeds: tuple[int, ...]) -> tuple[int, ...]:
 
 def plan_of(memory: Memory, name: str, spec: Config, others: dict):
     """The run's evaluation, of the one variant."""
-    plan, pool = memory.job.evaluation, memory.job.stream.schema.pool
+    plan, schema = memory.job.evaluation, memory.job.stream.schema
     for other in others.values():
         return plan._replace(
             models=other.models,
@@ -160,7 +160,7 @@ def plan_of(memory: Memory, name: str, spec: Config, others: dict):
             full_trials=other.full_trials,
         )
     scale = memory.job.config.inner.init_scale
-    model = make_model(spec.arch, spec.dim, spec.hidden, scale, pool)
+    model = make_model(spec.arch, spec.dim, spec.hidden, scale, schema.pool, schema.vocab)
     return plan._replace(
         models={name: model},
         subset_trials={name: make_trials(model, plan.subset, False)},

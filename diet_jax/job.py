@@ -15,13 +15,13 @@ from diet_jax.data.prepare import Report
 from diet_jax.distill import Engine, make_engine
 from diet_jax.matching import OBJECTIVES
 from diet_jax.metagrad import MODES, Inner
-from diet_jax.models import make_model
+from diet_jax.models import Model, make_model
 from diet_jax.optim import Optimizer
 from diet_jax.select import SELECTORS
 from diet_jax.sharding import all_devices
 from diet_jax.teacher import Teacher, make_teacher
 from diet_jax.train import key_for
-from diet_jax.types import Config, InputError, Memory, Params, Rows, Stage, Stream
+from diet_jax.types import Config, InputError, Memory, Params, Rows, Schema, Stage, Stream
 
 
 class Step(NamedTuple):
@@ -64,7 +64,7 @@ def steps_of(stream: Stream, on: str, share: float) -> list[Step]:
     ]
 
 
-def make_proxies(config: Config, pool: tuple[int, ...], copies: int) -> tuple[Inner, ...]:
+def make_proxies(config: Config, schema: Schema, copies: int) -> tuple[Inner, ...]:
     """The inner loop that the config describes, with each of the proxy architectures.
 
     copies: trajectories that a device runs side by side, which share its bytes with the proxies.
@@ -75,13 +75,25 @@ def make_proxies(config: Config, pool: tuple[int, ...], copies: int) -> tuple[In
     common["budget"] = (i.mebibytes << 20) // (copies * len(i.archs))
     made = []
     for arch in i.archs:
-        model = make_model(arch, i.dim, i.hidden, i.init_scale, pool)._replace(compute=compute)
-        lr, l2 = (values.get(arch, values.default) for values in (i.lr, i.l2))
+        model = model_of(config, arch, i.hidden, schema)._replace(compute=compute)
+        lr, l2 = (by_arch(values, arch) for values in (i.lr, i.l2))
         made.append(
             Inner(model, optimizer(config), lr, i.steps, i.batch, i.window, l2=l2, **common)
         )
         made[-1].tx()  # refuses a bad optimizer here, before anything is written
     return tuple(made)
+
+
+def model_of(config: Config, arch: str, hidden: tuple[int, ...], schema: Schema) -> Model:
+    """The architecture `arch` for a log's columns, with the embeddings of the config."""
+    i = config.inner
+    return make_model(arch, i.dim, hidden, i.init_scale, schema.pool, schema.vocab)
+
+
+def by_arch(values: Config, arch: str) -> float:
+    """What a table of the config says of an architecture: by its name, as written or without
+    settings ("DCNv2:n_cross=3" as DCNv2), or its default."""
+    return values.get(arch, values.get(arch.partition(":")[0], values.default))
 
 
 def optimizer(config: Config) -> Optimizer:
@@ -94,7 +106,7 @@ def check(config: Config) -> None:
     """Raise InputError for the first value of the config that no run can work with."""
     c, o, g, e = config, config.outer, config.growth, config.eval
     i, starts = c.inner, ("fresh", "teacher", "mixed")
-    floats = ("float32", "bfloat16")
+    floats, full_by = ("float32", "bfloat16"), ("adam", "lazy_adam")
     twins = tuple(i.archs) == (c.teacher.arch,) and i.hidden == c.teacher.hidden
     leaves = ("label_logit", "log_weight", "dense")
     grow_by, ways = ("influence", *SELECTORS), tuple(mem.ADDRESSING)
@@ -139,6 +151,7 @@ def check(config: Config) -> None:
         ("eval.archs", len(set(e.archs)) == len(e.archs) > 0, "distinct names, at least one"),
         ("eval.seeds", len(set(e.seeds)) == len(e.seeds) > 0, "distinct numbers, at least one"),
         ("eval.full_batch", e.full_batch >= 1, "1 or more"),
+        ("eval.full_optimizer", e.full_optimizer in full_by, f"one of {', '.join(full_by)}"),
     ]
     for name, good, want in wanted:
         if not good:
@@ -181,10 +194,9 @@ def make_plan(config: Config, stream: Stream) -> Plan:
 def make_evaluation(config: Config, stream: Stream, steps: list[Step]) -> trials.Plan:
     """The trials of every architecture, with capacities that hold for the whole run."""
     e, i = config.eval, config.inner
-    pool = stream.schema.pool
-    models = {n: make_model(n, i.dim, e.hidden, i.init_scale, pool) for n in e.archs}
+    models = {n: model_of(config, n, e.hidden, stream.schema) for n in e.archs}
     subset = trials.Recipe(optimizer(config), i.batch)
-    full = trials.Recipe(Optimizer("adam", eps_root=1e-12), e.full_batch)
+    full = trials.Recipe(Optimizer(e.full_optimizer, eps_root=1e-12), e.full_batch)
     n_test = max(len(step.test.user) for step in steps)
     if e.on == "next":
         n_test += trials.PAST_ROWS * len(steps)
@@ -192,8 +204,7 @@ def make_evaluation(config: Config, stream: Stream, steps: list[Step]) -> trials
 
     def rates(method: str, arch: str) -> tuple[float, float]:
         known = method if method in e.lr else f"random_{method.rpartition('_')[2]}"
-        lr, l2 = e.lr[known], e.l2[known]
-        return lr.get(arch, lr.default), l2.get(arch, l2.default)
+        return by_arch(e.lr[known], arch), by_arch(e.l2[known], arch)
 
     return trials.Plan(
         models=models,
@@ -242,8 +253,8 @@ def prepare(
             "more, or stages.interval shorter"
         )
     steps = steps_of(stream, config.eval.on, config.eval.validation_share)
-    pool = stream.schema.pool
-    n_columns, n_dense = len(pool), len(stream.schema.dense)
+    schema = stream.schema
+    n_columns, n_dense = len(schema.pool), len(schema.dense)
     # In the rows of how many stages a distillation looks, and how many of them it adds at most.
     sizes = [len(step.train.user) for step in steps]
     n_stage = sum(sizes) if config.memory.scratch == "stream" else max(sizes)
@@ -257,11 +268,11 @@ def prepare(
             f"set it to {2 * a_round} or more, or growth.rounds higher"
         )
     place = all_devices(plan.trajectories)
-    proxies = make_proxies(config, pool, plan.trajectories // place.mesh.size)
+    proxies = make_proxies(config, schema, plan.trajectories // place.mesh.size)
     engine = make_engine(proxies, plan, place, config.inner.min_rows, capacity(n_stage))
-    t, i = config.teacher, config.inner
+    t = config.teacher
     teacher = make_teacher(
-        make_model(t.arch, i.dim, t.hidden, i.init_scale, pool),
+        model_of(config, t.arch, t.hidden, schema),
         t.lr,
         t.batch,
         len(stream.values),

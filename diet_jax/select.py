@@ -16,7 +16,7 @@ from scipy.special import expit
 
 from diet_jax.compact import pad_to
 from diet_jax.models import Model, logits
-from diet_jax.models.base import look_up
+from diet_jax.models.base import look_up, read
 from diet_jax.teacher import Teacher
 from diet_jax.types import Array, Params, Taught
 
@@ -46,14 +46,16 @@ def embeddings(look: Look) -> np.ndarray:
 def _slopes(model: Model, params: Params, ids, dense, label, weight) -> tuple[Array, Array]:
     """By row, in blocks [k, B, ..]: the norm of its gradient, and its product with the mean one."""
 
-    def loss(net, emb, dense, label):
-        z = model.apply(net, emb[None], dense[None])[0]
+    def loss(net, emb, history, row, label):
+        row = row._replace(emb=emb, history=history)
+        z = model.apply(net, jax.tree.map(lambda a: a[None], row))[0]
         return optax.sigmoid_binary_cross_entropy(z, label)
 
     def norms(block):
         ids, dense, label, _ = block
-        emb = look_up(model, params["table"], ids)
-        grads = jax.vmap(jax.grad(loss, (0, 1)), (None, 0, 0, 0))(params["net"], emb, dense, label)
+        rows = read(model, params["table"], ids, dense)
+        slope = jax.vmap(jax.grad(loss, (0, 1, 2)), (None, 0, 0, 0, 0))
+        grads = slope(params["net"], rows.emb, rows.history, rows, label)
         squares = [jnp.square(g).reshape(len(ids), -1).sum(1) for g in jax.tree.leaves(grads)]
         return jnp.sqrt(sum(squares))
 

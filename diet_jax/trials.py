@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diet_jax import train
+from diet_jax import touched, train
 from diet_jax.compact import Compact, compact, pad_to
 from diet_jax.metrics import auc, score
 from diet_jax.models import Model, init_params, logits
@@ -52,12 +52,17 @@ PAST_ROWS = 2048  # rows that stand for a stage so far
 
 
 def make_trials(model: Model, recipe: Recipe, shared_data: bool) -> Trials:
-    """Trials of `model`; with `shared_data` all seeds train on the same rows (the full log)."""
+    """Trials of `model`; with `shared_data` all seeds train on the same rows (the full log), whose
+    table is whole: by touched rows, if the optimizer allows it."""
+    by_touched = shared_data and touched.is_local(recipe.optimizer)
 
     def fit(key, lr, l2, rows, data, order, n_steps):
         tx = make(recipe.optimizer, lr)
         n_fields, n_dense = data.ids.shape[-1], data.dense.shape[-1]
         state = train.start(tx, init_params(model, key, rows, n_fields, n_dense))
+        if by_touched:
+            args = recipe.optimizer, lr, state, data, order, n_steps, l2
+            return touched.fit(model, *args).params
         return train.fit(model, tx, state, data, order, n_steps, l2).params
 
     def predict(params, ids, dense):

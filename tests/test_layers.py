@@ -7,7 +7,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "diet_jax"
 PURE = (
-    "models optim compact train unroll metagrad bilevel influence memory outlook metrics "
+    "models optim compact train touched unroll metagrad bilevel influence memory outlook metrics "
     "ranking baselines"
 ).split()
 EDGE = "data checkpoint record console report summary export files run main evaluate job".split()

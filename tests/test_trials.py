@@ -16,7 +16,8 @@ from diet_jax.teacher import make_teacher
 from diet_jax.trials import Plan, Recipe, Task, epochs, make_trials, run_trials
 
 MODEL = make_model("FM", dim=2, hidden=(), init_scale=0.3)
-RECIPE = Recipe(Optimizer("sgd", momentum=0.9), batch=4)
+# The log's, which is trained on by touched rows, and the memory's.
+RECIPES = {True: Recipe(Optimizer("lazy_adam"), 4), False: Recipe(Optimizer("sgd", 0.9), 4)}
 SEEDS = (3, 8)
 LR, L2 = 0.3, 0.1
 
@@ -33,11 +34,12 @@ def test_trials_side_by_side_are_plain_trainings(shared):
     order = np.stack([epochs(rng, 10, 7, 4) for _ in SEEDS])
     data = each[0] if shared else jax.tree.map(lambda *leaves: np.stack(leaves), *each)
     table = compact(data.ids, test.ids, floor=16)
-    compiled = {"FM": make_trials(MODEL, RECIPE, shared)}
+    recipe = RECIPES[shared]
+    compiled = {"FM": make_trials(MODEL, recipe, shared)}
     plan = Plan(
         models={"FM": MODEL},
-        subset=RECIPE,
-        full=RECIPE,
+        subset=recipe,
+        full=recipe,
         subset_trials=compiled,
         full_trials=compiled,
         seed=5,
@@ -55,7 +57,7 @@ def test_trials_side_by_side_are_plain_trainings(shared):
     assert cost["seconds"] > 0 and cost["seconds_compile"] > 0
     for seed, data, batches, figure in zip(SEEDS, each, order, figures, strict=True):
         key = jax.random.fold_in(train.key_for(plan.seed, "trial"), seed)
-        tx = make(RECIPE.optimizer, LR)
+        tx = make(recipe.optimizer, LR)
         params = init_params(MODEL, key, jnp.arange(toy.VOCAB), 3, 1)
         data = jax.tree.map(jnp.asarray, data)
         state, batches = train.start(tx, params), jnp.asarray(batches)

@@ -1,132 +1,174 @@
-"""A comparison over a zoo trains every variant on every subset once, and says how ranks agree."""
+"""Every architecture computes the formula of its paper, and can be trained through."""
 
+from functools import cache
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
 import numpy as np
-import polars as pl
+import optax
 import pytest
-import toy
-from ml_collections import ConfigDict
+from zoo_formulas import FORMULAS, Row
 
-from configs import zoo as published_zoo
-from diet_jax import evaluate
-from diet_jax.job import State, prepare
-from diet_jax.models import MODELS
-from diet_jax.report import zoo as page
-from diet_jax.run import begin, extend, judge
+from diet_jax.models import MODELS, init_params, logits, make_model, parse
 from diet_jax.types import InputError
 
-ENV = {"jax": "1", "device": "toy"}
+# user, item, place, and a history of four items: F = 4, K = 7.
+POOL, VOCAB = (0, 1, 2, 3, 3, 3, 3), (0, 1, 2, 1, 1, 1, 1)
+V, G, DIM, HIDDEN = 20, 2, 4, (5, 3)
+SEED = 0  # leaves no unit dead for every row, of any architecture
+IDS = np.array(
+    [
+        [4, 9, 15, -1, -1, 7, 8],
+        [5, 8, 16, 10, 7, 7, 9],
+        [6, 7, 17, -1, -1, -1, -1],
+        [4, 8, 15, -1, -1, -1, 7],
+    ],
+    np.int32,
+)
+
+
+def model_of(name):
+    return make_model(name, DIM, HIDDEN, init_scale=0.3, pool=POOL, vocab=VOCAB)
+
+
+class Computed(NamedTuple):
+    """Of two seeds side by side [2, ..]: random parameters in every place (no zero hides a missing
+    term), in the second but for a table of zeros, where norms and roots have no derivative.
+
+    z: their logits. grads: of the summed loss. curved: the derivative of those
+    along the parameters. rough: logits in bfloat16.
+    """
+
+    params: dict
+    dense: np.ndarray
+    z: jax.Array
+    rough: jax.Array
+    grads: dict
+    curved: dict
 
 
 @pytest.fixture(scope="module")
-def memory(tmp_path_factory):
-    """What one stage of a run of two evaluation seeds might leave: random rows as its memory."""
-    root = tmp_path_factory.mktemp("runs")
-    pl.DataFrame(toy.log()).write_parquet(root / "log.parquet")
-    job = prepare(
-        toy.config(str(root / "log.parquet"), **{"eval.seeds": (0, 4), "teacher.arch": "LR"})
-    )
-    turn = begin(job, job.first, 1)
-    rivals = extend(job, job.first, turn)
-    state = State(rivals["random_soft"][0], turn.look.params, rivals)
-    return evaluate.Memory(root / "run", job, state, 1)
+def computed():
+    """What an architecture computes, all of it from one compilation."""
+
+    @cache
+    def compute(name):
+        rng, model = np.random.default_rng(SEED), model_of(name)
+        dense = rng.normal(size=(len(IDS), G)).astype(np.float32)
+        shapes = jax.eval_shape(lambda: init_params(model, jax.random.key(0), jnp.arange(V), 0, G))
+        params = jax.tree.map(lambda a: rng.uniform(-1, 1.5, (2, *a.shape)).astype(a.dtype), shapes)
+        params["table"][1] = 0
+
+        def of_one(params):
+            def loss(params):
+                z = logits(model, params, IDS, jnp.asarray(dense))
+                return jnp.logaddexp(0, z).sum(), z
+
+            grads, curved, z = jax.jvp(jax.grad(loss, has_aux=True), (params,), (params,), True)
+            rough = logits(model._replace(compute="bfloat16"), params, IDS, jnp.asarray(dense))
+            return z, rough, grads, curved
+
+        return Computed(params, dense, *jax.jit(jax.vmap(of_one))(params))
+
+    return compute
 
 
-def grid(lrs=()) -> ConfigDict:
-    variants = {
-        "LR": {"arch": "LR", "dim": 1, "hidden": ()},
-        "FM": {"arch": "FM", "dim": 2, "hidden": ()},
-    }
-    methods = ("full", "memory", "random_soft")
-    return ConfigDict({"methods": methods, "lrs": lrs, "l2s": (), "variants": variants})
+def test_the_formulas_cover_the_zoo():
+    assert [parse(name)[0] for name in FORMULAS] == list(MODELS)
 
 
-def test_every_variant_is_trained_once_and_full_data_with_twice_the_seeds(memory):
-    records = sum(evaluate.measure([memory], grid(), {}, []), [])
-    seeds = {"full": {0, 4, 5, 6}, "memory": {0, 4}, "random_soft": {0, 4}}
-    assert len(records) == 2 * (4 + 2 + 2)
-    for method, wanted in seeds.items():
-        for name in ("LR", "FM"):
-            mine = [r for r in records if (r["method"], r["variant"]) == (method, name)]
-            assert {r["seed"] for r in mine} == wanted
-            assert {(r["lr"], r["l2"]) for r in mine} == {memory.job.evaluation.rates(method, name)}
-    own = [r["auc"] for r in judge(memory.job, memory.state, 1, ("memory",))]
-    assert [r["auc"] for r in records if place(r) == ("memory", "LR")] == pytest.approx(own)
-    assert not [*evaluate.measure([memory], grid(), {}, records)]
-    more = sum(
-        evaluate.measure([memory], grid(lrs=(0.5,)), {("full", "FM"): (0.3, 0)}, records), []
-    )
-    assert {r["lr"] for r in more if place(r) == ("full", "FM")} == {0.3, 0.5}
-    assert {r["lr"] for r in more if place(r) != ("full", "FM")} == {0.5}
+@pytest.mark.parametrize("name", FORMULAS)
+def test_logits_against_the_formula(computed, name):
+    found = computed(name)
+    assert found.z.shape == (2, len(IDS)) and found.z.dtype == found.rough.dtype == np.float32
+    for seed in range(2):
+        wide = jax.tree.map(lambda a, seed=seed: a[seed].astype(np.float64), found.params)
+        want = []
+        for ids, dense in zip(IDS, found.dense.astype(np.float64), strict=True):
+            past = [wide["table"][i] for i in ids[3:] if i >= 0]
+            pooled = sum(past) / len(past) if past else np.zeros(wide["table"].shape[1])
+            emb = np.stack([*wide["table"][ids[:3]], pooled])
+            want.append(FORMULAS[name](wide["net"], Row(emb, dense, past, 4, target=1)))
+        np.testing.assert_allclose(found.z[seed], want, rtol=1e-5, atol=1e-5)
+    # Eight bits of mantissa, several layers: the same function, roughly.
+    np.testing.assert_allclose(found.rough, found.z, atol=0.1 * np.abs(found.z).max())
 
 
-def place(record):
-    return record["method"], record["variant"]
+@pytest.mark.parametrize("name", FORMULAS)
+def test_derivatives_are_finite_and_reach_every_parameter(computed, name):
+    found = computed(name)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(found.grads):
+        assert np.isfinite(leaf).all() and np.any(leaf[0] != 0), path
+    for path, leaf in jax.tree_util.tree_leaves_with_path(found.curved):
+        assert np.isfinite(leaf).all(), path
+    # What is not there has no gradient: not even the last row, which -1 would index.
+    touched = np.any(np.asarray(found.grads["table"]) != 0, axis=(0, 2))
+    assert set(np.flatnonzero(touched)) <= set(IDS[IDS >= 0])
 
 
-def test_the_best_rates_are_those_of_the_highest_mean():
-    aucs = {(0.1, 0.0): (0.6, 0.9), (0.2, 0.0): (0.7, 0.7), (0.2, 0.5): (0.8, 0.75)}
-    records = [
-        {"method": "memory", "variant": "FM", "lr": lr, "l2": l2, "auc": auc}
-        for (lr, l2), two in aucs.items()
-        for auc in two
-    ]
-    assert evaluate.best(records) == {("memory", "FM"): (0.2, 0.5)}
+def test_training_can_be_differentiated():
+    """As the meta-gradient does it, by the weights of the rows; against central differences. Of the
+    model that has most of what is delicate: norms, masks, attention, rows without a history."""
+    model, label = model_of("SASRec:n_blocks=1"), jnp.array([1.0, 0.0, 1.0, 0.0])
+    dense = jnp.zeros((len(IDS), G))
+    start = init_params(model, jax.random.key(1), jnp.arange(V), 0, G)
+
+    def after_a_step(weight):
+        def loss(params, weight):
+            z = logits(model, params, IDS, dense)
+            return jnp.mean(weight * optax.sigmoid_binary_cross_entropy(z, label))
+
+        params = jax.tree.map(lambda p, g: p - 0.1 * g, start, jax.grad(loss)(start, weight))
+        return loss(params, jnp.ones(4))
+
+    h = 0.01
+    weights = jnp.concatenate([jnp.ones((1, 4)), 1 + h * jnp.eye(4), 1 - h * jnp.eye(4)])
+    value, slope = jax.jit(jax.vmap(jax.value_and_grad(after_a_step)))(weights)
+    np.testing.assert_allclose(slope[0], (value[1:5] - value[5:]) / (2 * h), rtol=0.01, atol=5e-5)
+    assert np.abs(slope).max() > 1e-3
 
 
-def test_the_published_zoo_has_two_dozen_variants_of_known_architectures():
-    for how in ("", "tune"):
-        variants = published_zoo.get_config(how).variants
-        assert len(variants) >= 22 and {v.arch for v in variants.values()} <= set(MODELS)
-
-
-def test_what_is_no_run_is_an_error_that_says_so(tmp_path):
-    with pytest.raises(InputError, match="holds no run with a finished stage"):
-        evaluate.open_run(tmp_path)
-    with pytest.raises(InputError, match="trials.jsonl does not exist"):
-        evaluate.known_file(str(tmp_path))
-
-
-def synthetic(order, noise):
-    """Records of three variants on full data, and on a memory that ranks them by `order`."""
-    rng = np.random.default_rng(0)
-    records = []
-    for run_name in ("a", "b"):
-        for method, base, seeds in (
-            ("full", 0.70, 4),
-            ("memory", 0.65, 2),
-            ("random_hard", 0.6, 2),
-        ):
-            for k, name in enumerate(("x", "y", "z")):
-                at = order[k] if method == "memory" else k
-                for lr, loss in ((0.1, 0.0), (0.2, 0.005)):
-                    for seed in range(seeds):
-                        auc = base + 0.01 * at - loss + noise * rng.normal()
-                        record = {"auc": auc, "gauc": auc, "logloss": 0.5, "ece": 0.1}
-                        record |= {"seconds": 9.0 if method == "full" else 1.0, "lr": lr, "l2": 0.0}
-                        record |= {
-                            "seconds_compile": float(run_name == "a"),
-                            "ctr_ratio": 1.0,
-                            "seed": seed,
-                        }
-                        about = {"seed": seed, "run": run_name, "method": method, "variant": name}
-                        records.append(record | about)
-    return records
+@pytest.mark.parametrize("name", ["DIN", "DIEN", "SASRec", "HSTU"])
+def test_a_model_of_histories_says_that_it_wants_one(name):
+    with pytest.raises(InputError, match=f"{name} reads a history.*data.history"):
+        make_model(name, 4, (4,), pool=(0, 1, 2))
 
 
 @pytest.mark.parametrize(
-    ("order", "tau"), [((0, 1, 2), "1.00 ± 0.00"), ((2, 1, 0), "-1.00 ± 0.00")]
+    "name, message",
+    [
+        ("BERT", "'BERT': choose from LR, FM, FFM"),
+        ("DCNv2:heads=2", "DCNv2 has no 'heads'.*dim, hidden, n_cross"),
+        ("DCNv2:n_cross", "'n_cross' of .*KEY=VALUE"),
+        ("DCNv2:n_cross=print(1)", "KEY=VALUE"),
+        ("DCNv2:**{}", "KEY=VALUE"),
+        ("SASRec:heads=3", "heads is 3; set it to a divisor of 4"),
+        ("FFM", "FFM.*pool"),
+    ],
 )
-def test_the_page_says_how_the_ranks_agree_and_what_it_cost(tmp_path, order, tau):
-    records = synthetic(order, 1e-6)
-    rates = {(m, n): (0.1, 0.0) for m in ("full", "memory", "random_hard") for n in "xyz"}
-    variants = {name: {"arch": "LR"} for name in "xyz"}
-    text = page.write(tmp_path, records, variants, rates, ENV).read_text()
-    rows = {tuple(line.split(" | "))[0]: line for line in text.splitlines() if line.startswith("|")}
-    ranks = next(line for line in text.splitlines() if line.startswith(f"| memory | {tau}"))
-    assert "| 1.00 |" in ranks  # the ceiling
-    assert ("100 % of 3" in ranks) == (order == (0, 1, 2))
-    assert "| full data | 0.7100 |  | 30.0 |  |" in text
-    assert "| memory | 0.6600 |" in text and "| 6.0 | 5.0 x |" in text
-    assert "| memory | 100 % | 0.0000 |" in text  # the best rate carries over
-    assert rows["| x"].startswith("| x | 0.7000 ± 0.0000 |")
-    assert (tmp_path / "zoo.svg").stat().st_size > 1000
+def test_what_cannot_be_made_is_refused(name, message):
+    pool, vocab = ((), ()) if name == "FFM" else (POOL, VOCAB)
+    with pytest.raises(InputError, match=message):
+        make_model(name, DIM, HIDDEN, pool=pool, vocab=vocab)
+
+
+@pytest.mark.parametrize(
+    "name, message",
+    [
+        ("TwoTower:item=(0,1,2,3)", "item is .* of 4 fields"),
+        ("TwoTower:item=(9,)", "item is .* of 4 fields"),
+        ("FinalMLP:heads=2", "heads is 2; set it to a divisor of 3"),
+    ],
+)
+def test_what_does_not_fit_the_log_is_refused_at_the_start(name, message):
+    with pytest.raises(InputError, match=message):
+        jax.eval_shape(lambda: init_params(model_of(name), jax.random.key(0), jnp.arange(V), 0, G))
+
+
+def test_settings_in_a_name_are_obeyed():
+    model = make_model("MLP:dim=3,hidden=(7,)", DIM, HIDDEN)
+    assert model.name == "MLP:dim=3,hidden=(7,)" and model.width == 3
+    shapes = jax.eval_shape(lambda: init_params(model, jax.random.key(0), jnp.arange(V), 2, 0))
+    kernels = {k: v["kernel"].shape for k, v in shapes["net"]["params"].items()}
+    assert kernels == {"Dense_0": (6, 7), "Dense_1": (7, 1)}

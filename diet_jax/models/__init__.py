@@ -1,14 +1,63 @@
 """The zoo: CTR architectures as pure functions over looked-up table rows, by name."""
 
-from diet_jax.models.base import Model, init_params, logits, penalty
-from diet_jax.models.cross import dcn_v2
-from diet_jax.models.deep import deep_fm, mlp
-from diet_jax.models.linear import fm, lr
+import ast
+import inspect
+from typing import Any
+
+from diet_jax.models import (
+    attention,
+    cross,
+    deep,
+    linear,
+    products,
+    self_attention,
+    sequence,
+    streams,
+)
+from diet_jax.models.adapters import from_linen, from_nnx
+from diet_jax.models.base import Inputs, Model, Spec, init_params, logits, penalty
 from diet_jax.types import InputError
 
-MODELS = {"LR": lr, "FM": fm, "MLP": mlp, "DeepFM": deep_fm, "DCNv2": dcn_v2}
+MODELS = {
+    "LR": linear.lr,
+    "FM": linear.fm,
+    "FFM": linear.ffm,
+    "FwFM": linear.fw_fm,
+    "FmFM": linear.fm_fm,
+    "MLP": deep.mlp,
+    "WideDeep": deep.wide_deep,
+    "IPNN": products.ipnn,
+    "NFM": products.nfm,
+    "AFM": products.afm,
+    "DeepFM": deep.deep_fm,
+    "DCN": cross.dcn,
+    "DCNv2": cross.dcn_v2,
+    "DCNv2Mix": cross.dcn_v2_mix,
+    "GDCN": cross.gdcn,
+    "xDeepFM": products.x_deep_fm,
+    "AutoInt": attention.auto_int,
+    "FiBiNET": attention.fi_bi_net,
+    "MaskNet": attention.mask_net,
+    "FinalMLP": streams.final_mlp,
+    "DIN": sequence.din,
+    "DIEN": sequence.dien,
+    "SASRec": self_attention.sas_rec,
+    "HSTU": self_attention.hstu,
+    "TwoTower": streams.two_tower,
+}
 
-__all__ = ["MODELS", "Model", "init_params", "logits", "make_model", "penalty"]
+__all__ = [
+    "MODELS",
+    "Inputs",
+    "Model",
+    "Spec",
+    "from_linen",
+    "from_nnx",
+    "init_params",
+    "logits",
+    "make_model",
+    "penalty",
+]
 
 
 def make_model(
@@ -17,15 +66,46 @@ def make_model(
     hidden: tuple[int, ...],
     init_scale: float = 0.01,
     pool: tuple[int, ...] = (),
+    vocab: tuple[int, ...] = (),
 ) -> Model:
     """Build the architecture `name` with embeddings of `dim` columns and `hidden` layer widths.
 
-    pool: see `Model`; give it for a log with multi-valued fields.
+    name: of MODELS, and after a colon what to set in it: "DCNv2:n_cross=3", "MLP:hidden=(64,)".
+    pool, vocab: of the log's `types.Schema`. pool is wanted for a log with multi-valued fields and
+    by FFM, vocab for a history, which is the columns whose vocab is another field's.
 
-    Raises InputError for a name that is not in the zoo, with the names that are.
+    Raises InputError for a name that is not in the zoo, with the names that are, or for a setting
+    that the architecture does not have, with those it has.
     """
-    if name not in MODELS:
-        raise InputError(f"unknown architecture {name!r}: choose from {', '.join(MODELS)}")
-    plain = pool == tuple(range(len(pool)))  # then a look-up is all there is to it
-    changes = {"init_scale": init_scale, "pool": () if plain else tuple(pool)}
-    return MODELS[name](dim, tuple(hidden))._replace(**changes)
+    kind, given = parse(name)
+    if kind not in MODELS:
+        raise InputError(f"unknown architecture {kind!r}: choose from {', '.join(MODELS)}")
+    known = ["dim", "hidden", *list(inspect.signature(MODELS[kind]).parameters)[1:]]
+    if unknown := [key for key in given if key not in known]:
+        raise InputError(f"{kind} has no {unknown[0]!r} to set: choose from {', '.join(known)}")
+    dim, hidden = given.pop("dim", dim), tuple(given.pop("hidden", hidden))
+    history = tuple(k for k, (p, v) in enumerate(zip(pool, vocab, strict=False)) if p != v)
+    target = vocab[history[0]] if history else -1
+    spec = Spec(dim, hidden, max(pool, default=-1) + 1, target)
+    plain = pool == tuple(range(len(pool))) and not history  # then a look-up is all there is to it
+    return MODELS[kind](spec, **given)._replace(
+        name=name, init_scale=init_scale, pool=() if plain else tuple(pool), history=history
+    )
+
+
+def parse(name: str) -> tuple[str, dict[str, Any]]:
+    """ "DCNv2:n_cross=3" as ("DCNv2", {"n_cross": 3}).
+
+    Raises InputError if what follows the colon is not key=value with literal values.
+    """
+    kind, _, settings = name.partition(":")
+    try:
+        call = ast.parse(f"f({settings})", mode="eval").body
+        assert isinstance(call, ast.Call) and not call.args
+        assert all(key.arg for key in call.keywords)  # no **
+        return kind, {str(key.arg): ast.literal_eval(key.value) for key in call.keywords}
+    except (SyntaxError, ValueError, AssertionError):
+        raise InputError(
+            f"cannot read {settings!r} of architecture {name!r}: write KEY=VALUE, for example "
+            "DCNv2:n_cross=3"
+        ) from None

@@ -5,43 +5,59 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from flax import linen as nn
 
 from diet_jax.types import Array, Params
+
+
+class Inputs(NamedTuple):
+    """What an architecture sees of B rows: looked-up table rows and numbers, never ids.
+
+    emb: [B, F, D], one table row a field; of a field with several values (a history, too) the mean.
+    dense: [B, G]. history: [B, L, D], the table rows of the history's items one by one, in the
+    order of the log: the latest comes last (`data.features.histories`); zero where there is none.
+    seen: bool [B, L], where there is one. L = 0 for a log without a history.
+    """
+
+    emb: Array
+    dense: Array
+    history: Array
+    seen: Array
+
+
+class Spec(NamedTuple):
+    """What an architecture is built for (static).
+
+    dim: columns of an embedding. hidden: widths of its ReLU layers. n_fields: F, 0 if not told.
+    target: the field whose values the history holds, -1 for a log without a history.
+    """
+
+    dim: int
+    hidden: tuple[int, ...]
+    n_fields: int = 0
+    target: int = -1
 
 
 class Model(NamedTuple):
     """An architecture.
 
-    init(key, emb [1, F, D], dense [1, G]) -> net, the parameters beside the table (a pytree).
-    apply(net, emb [B, F, D], dense [B, G]) -> logit [B].
+    init(key, inputs of one row) -> net, the parameters beside the table (a pytree).
+    apply(net, inputs of B rows) -> logit [B].
     width: D, the columns of a table row. linear: column 0 is a first-order weight, starting at 0.
     init_scale: standard deviation of the other columns at the start.
     pool: for each id column the field that it is pooled into (`types.Schema`); () if every column
-    is a field of its own.
+    is a field of its own. history: the id columns that are a history, in time order.
     compute: dtype of the forward pass, "" for that of the parameters; logits are as exact as those.
     """
 
     name: str
-    init: Callable[[Array, Array, Array], Any]
-    apply: Callable[[Any, Array, Array], Array]
+    init: Callable[[Array, Inputs], Any]
+    apply: Callable[[Any, Inputs], Array]
     width: int
     linear: bool
     init_scale: float = 0.01
     pool: tuple[int, ...] = ()
+    history: tuple[int, ...] = ()
     compute: str = ""
-
-
-class Tower(nn.Module):
-    """ReLU layers of the widths `hidden`, then one linear unit: [B, X] -> [B]."""
-
-    hidden: tuple[int, ...]
-
-    @nn.compact
-    def __call__(self, x: Array) -> Array:
-        for width in self.hidden:
-            x = nn.relu(nn.Dense(width)(x))
-        return nn.Dense(1)(x)[:, 0]
 
 
 def init_table(model: Model, key: Array, rows: Array) -> Array:
@@ -62,10 +78,10 @@ def init_params(model: Model, key: Array, rows: Array, n_fields: int, n_dense: i
     """
     key_table, key_net = jax.random.split(key)
     emb = jnp.zeros((1, max(model.pool) + 1 if model.pool else n_fields, model.width))
-    return {
-        "table": init_table(model, key_table, rows),
-        "net": model.init(key_net, emb, jnp.zeros((1, n_dense))),
-    }
+    length = len(model.history)
+    history, seen = jnp.zeros((1, length, model.width)), jnp.zeros((1, length), bool)
+    inputs = Inputs(emb, jnp.zeros((1, n_dense)), history, seen)
+    return {"table": init_table(model, key_table, rows), "net": model.init(key_net, inputs)}
 
 
 def look_up(model: Model, table: Array, ids: Array) -> Array:
@@ -82,6 +98,14 @@ def look_up(model: Model, table: Array, ids: Array) -> Array:
     return total / jnp.maximum(here @ field, 1)[..., None]
 
 
+def read(model: Model, table: Array, ids: Array, dense: Array) -> Inputs:
+    """The inputs of rows with ids int32 [B, K] that index the table [U, D], and dense [B, G]."""
+    past = ids[:, list(model.history)] if model.history else ids[:, :0]
+    seen = past >= 0
+    history = jnp.where(seen[..., None], table[jnp.maximum(past, 0)], 0)
+    return Inputs(look_up(model, table, ids), dense, history, seen)
+
+
 def penalty(model: Model, params: Params, ids: Array) -> Array:
     """L2 on touched rows: the mean over ids [B, K] of the squared length of a row's embeddings: [].
 
@@ -94,7 +118,7 @@ def penalty(model: Model, params: Params, ids: Array) -> Array:
 
 def logits(model: Model, params: Params, ids: Array, dense: Array) -> Array:
     """Logits [B] for ids int32 [B, K] that index params["table"], and dense [B, G]."""
-    inputs = params["net"], look_up(model, params["table"], ids), dense
+    given = params["net"], read(model, params["table"], ids, dense)
     if model.compute:
-        inputs = jax.tree.map(lambda a: a.astype(model.compute), inputs)
-    return model.apply(*inputs).astype(params["table"].dtype)
+        given = jax.tree.map(lambda a: a if a.dtype == bool else a.astype(model.compute), given)
+    return model.apply(*given).astype(params["table"].dtype)
