@@ -76,7 +76,7 @@ def test_the_best_rates_are_those_of_the_highest_mean():
 def test_the_published_zoo_has_two_dozen_variants_of_known_architectures():
     for how in ("", "tune"):
         variants = published_zoo.get_config(how).variants
-        assert len(variants) >= 22 and {v.arch for v in variants.values()} <= set(MODELS)
+        assert len(variants) >= 24 and {v.arch for v in variants.values()} <= set(MODELS)
 
 
 def test_what_is_no_run_is_an_error_that_says_so(tmp_path):
