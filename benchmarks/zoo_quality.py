@@ -25,11 +25,11 @@ from absl import app, flags
 from diet_jax import command, train
 from diet_jax.compact import pad_to
 from diet_jax.data import load_stream
-from diet_jax.evaluate import PREDICT_BLOCK
 from diet_jax.files import replace_text
 from diet_jax.metrics import auc
 from diet_jax.models import init_params, logits, make_model
 from diet_jax.optim import Optimizer, make
+from diet_jax.trials import PREDICT_BLOCK
 from diet_jax.types import InputError
 
 OUT = flags.DEFINE_string("out", "benchmarks/results", "Folder of zoo_quality.json.")
