@@ -28,7 +28,7 @@ def outcome(engine: Engine) -> dict[str, np.ndarray]:
     _, gradient = toy.outer_gradient(engine, *toy.first_turn(engine))
     found |= {f"gradient {name}": leaf for name, leaf in gradient.items()}
     found["compiled"] = engine.outer_steps._cache_size(), engine.scores._cache_size()
-    found["devices"] = [all_devices(n).mesh.size for n in TRAJECTORIES]
+    found["devices"] = [all_devices(n).size("trajectory") for n in TRAJECTORIES]
     return found
 
 
