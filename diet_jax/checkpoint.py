@@ -1,14 +1,12 @@
 """One Orbax checkpoint per finished stage, written once and opened anywhere.
 
-The state is the same NumPy arrays in every process, so the first one alone writes and reads, and
-tells the others: the files are those of a single process, any number of processes or devices goes
-on from them, and only the first host needs the folder. (Orbax would save together too, but then all
-hosts have to share a file system, for files that hold no more.)
+Processes of one job save and load together, from a folder that all of them share: all call, the
+first one writes (the state is the same NumPy arrays in all), and each reads for itself, so that no
+table has to be sent. The files are those of a single process, so any number of processes and
+devices goes on from them.
 """
 
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +14,7 @@ import jax
 import numpy as np
 from orbax.checkpoint import v1 as ocp
 
-from diet_jax import sharding
+from diet_jax.sharding import told_by_first
 from diet_jax.types import InputError
 
 FOLDER = "checkpoints"
@@ -32,17 +30,11 @@ def _split(tree: Any) -> tuple[dict[str, np.ndarray], list[str]]:
     return {k: v for k, v in flat.items() if v.size}, [k for k, v in flat.items() if not v.size]
 
 
-@contextmanager
-def _open(workdir: Path, folder: str) -> Iterator[ocp.training.Checkpointer]:
+def _open(workdir: Path, folder: str) -> ocp.training.Checkpointer:
     keep_all: Any = ocp.training.preservation_policies.PreserveAll()
     # Absolute, since Orbax refuses relative paths.
     root = str((workdir / folder).resolve())
-    alone = ocp.options.MultiprocessingOptions(
-        primary_host=0, active_processes={0}, barrier_sync_key_prefix="first"
-    )
-    with ocp.Context(multiprocessing_options=alone) if sharding.several() else nullcontext():
-        with ocp.training.Checkpointer(root, preservation_policy=keep_all) as checkpointer:
-            yield checkpointer
+    return ocp.training.Checkpointer(root, preservation_policy=keep_all)
 
 
 def save(workdir: Path, stage: int, state: Any, facts: dict, folder: str = FOLDER) -> None:
@@ -51,30 +43,23 @@ def save(workdir: Path, stage: int, state: Any, facts: dict, folder: str = FOLDE
     facts: JSON values kept beside it. A stage is never overwritten: Orbax raises
     StepAlreadyExistsError, and a save that does not take place is a RuntimeError.
     """
-
-    def write():
-        with _open(workdir, folder) as checkpointer:
-            if checkpointer.save(stage, _split(state)[0], custom_metadata=facts) is False:
-                raise RuntimeError(f"the checkpoint of stage {stage} was not saved")
-
-    sharding.told_by_first(write)
+    leaves, _ = _split(state)
+    with _open(workdir, folder) as checkpointer:
+        if checkpointer.save(stage, leaves, custom_metadata=facts) is False:
+            raise RuntimeError(f"the checkpoint of stage {stage} was not saved")
 
 
 def stages(workdir: Path, folder: str = FOLDER) -> list[int]:
     """The stages that have a finished checkpoint, ascending."""
-
-    def read():
-        if not (workdir / folder).is_dir():
-            return []
-        with _open(workdir, folder) as checkpointer:
-            return sorted(c.step for c in checkpointer.checkpoints)
-
-    return sharding.told_by_first(read)
+    if not told_by_first((workdir / folder).is_dir):
+        return []
+    with _open(workdir, folder) as checkpointer:
+        return sorted(c.step for c in checkpointer.checkpoints)
 
 
 def clear(workdir: Path, folder: str = PAUSED) -> None:
     """Remove the folder, if there is one."""
-    sharding.told_by_first(lambda: shutil.rmtree(workdir / folder, ignore_errors=True))
+    told_by_first(lambda: shutil.rmtree(workdir / folder, ignore_errors=True))
 
 
 def load(workdir: Path, stage: int, like: Any, folder: str = FOLDER) -> tuple[Any, dict]:
@@ -83,20 +68,9 @@ def load(workdir: Path, stage: int, like: Any, folder: str = FOLDER) -> tuple[An
     The checkpoint may have been written on other devices. Raises InputError when its leaves, shapes
     or dtypes are not those of `like` (Orbax by itself would cast a dtype silently).
     """
-    state = like
-
-    def read():
-        nonlocal state
-        state, facts = _read(workdir / folder, stage, like)
-        return facts
-
-    facts = sharding.told_by_first(read)
-    return sharding.arrays_of_first(state), facts
-
-
-def _read(path: Path, stage: int, like: Any) -> tuple[Any, dict]:
+    path = workdir / folder
     wanted, empty = _split(like)
-    with _open(path.parent, path.name) as checkpointer:
+    with _open(workdir, folder) as checkpointer:
         # The saved leaves decide the target: Orbax would cast a wrong dtype and drop a wrong shape.
         saved = checkpointer.metadata(stage).metadata
         target = {name: np.empty(leaf.shape, leaf.dtype) for name, leaf in saved.items()}

@@ -1,6 +1,5 @@
 """A scheduler's notice to stop, heard at safe points only, so that work is saved first."""
 
-import os
 import signal
 from collections.abc import Callable
 
@@ -16,13 +15,9 @@ class Preempted(Exception):
 def watch() -> Callable[[], bool]:
     """From now on SIGTERM and SIGUSR1 only leave a note; f() says at a safe point whether to stop.
 
-    A second signal of the kind ends a process that is alone at once. Of several processes one
-    notice stops all of them at the same safe point, so all have to ask at the same points.
+    A second signal of the kind ends the process at once. Of several processes one notice stops all
+    of them at the same safe point, so all have to ask at the same points.
     """
-    if sharding.several():
-        # JAX has its own handler of SIGTERM, which tells the others.
-        signal.signal(signal.SIGUSR1, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
-        return sharding.reached_stop
     received = []
 
     def note(number, _frame):
@@ -31,4 +26,4 @@ def watch() -> Callable[[], bool]:
 
     for number in (signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, note)
-    return lambda: bool(received)
+    return lambda: sharding.any_process(bool(received))

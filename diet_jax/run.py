@@ -26,7 +26,7 @@ from diet_jax.record import Recorder, evaluated_stages, is_finished, open_workdi
 from diet_jax.report import build_report
 from diet_jax.select import SELECTORS, Look
 from diet_jax.train import key_for
-from diet_jax.types import Config, Memory, Params, Rows, Stage, Taught
+from diet_jax.types import Config, InputError, Memory, Params, Rows, Stage, Taught
 
 
 def outer_steps(config: Config, number: int) -> int:
@@ -220,6 +220,8 @@ def run(
             job = prepare(config, report)
         sharding.same_everywhere("config and log", digest(job), "start all with the same ones")
         sharding.told_by_first(lambda: bool(open_workdir(folder, config, env)))
+        if sharding.any_process(not (folder / "config.json").exists()):
+            raise InputError(f"not all hosts see {folder}; give a --workdir that they share")
         with Recorder(folder, enabled=first) as recorder:
             stream_through(job, folder, recorder, watch())
     path = folder / "report.html"

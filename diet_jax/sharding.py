@@ -202,6 +202,8 @@ def join(
         raise InputError(f"--process_id is {number}; set it to 0 .. {processes - 1}")
     if processes == 1 or not (all(given) or cluster or _one_of_several()):
         return
+    # Its handler of SIGTERM would take the place of ours, and Orbax would number its points anew.
+    jax.config.update("jax_enable_preemption_service", False)
     method = cluster or ("deactivate" if all(given) else None)
     try:
         jax.distributed.initialize(
@@ -261,20 +263,6 @@ def told_by_first(make: Callable[[], Any]) -> Any:
     return said["value"]
 
 
-def arrays_of_first(tree):
-    """The arrays of the first process, bit for bit, in all of them; shapes and dtypes are alike."""
-    if not several():
-        return tree
-
-    def told(leaf):
-        # As bytes: a sum over processes, which this is, would turn -0.0 into 0.0.
-        data = np.ascontiguousarray(leaf).reshape(-1).view(np.uint8)
-        found = np.asarray(multihost_utils.broadcast_one_to_all(data))
-        return found.view(leaf.dtype).reshape(leaf.shape)
-
-    return jax.tree.map(told, jax.tree.map(np.asarray, tree))
-
-
 def same_everywhere(what: str, digest: int, cure: str) -> None:
     """Raises InputError in every process unless all hold the same `digest` (32 bits) of `what`."""
     if several():
@@ -283,19 +271,9 @@ def same_everywhere(what: str, digest: int, cure: str) -> None:
             raise InputError(f"the processes do not hold the same {what}; {cure}")
 
 
-class Notice:
-    """A counter of safe points, since JAX wants every one of them numbered alike everywhere."""
-
-    point = 0
-
-
-def reached_stop() -> bool:
-    """Of several processes: whether, at this safe point, all of them are to stop.
-
-    JAX passes on the SIGTERM that any of them got. All must call this at the same points.
-    """
-    Notice.point += 1
-    return multihost_utils.reached_preemption_sync_point(Notice.point)
+def any_process(mine: bool) -> bool:
+    """Whether any process says so; all must ask at the same points."""
+    return bool(multihost_utils.process_allgather(np.bool_(mine)).any()) if several() else mine
 
 
 def device_kinds() -> list[str]:
