@@ -12,6 +12,7 @@ import toy
 
 from diet_jax import sharding
 from diet_jax.models import make_model
+from diet_jax.models.linear import init_first_order
 from diet_jax.sharding import Placement, make_place
 from diet_jax.teacher import make_teacher
 from diet_jax.types import InputError
@@ -22,7 +23,8 @@ def taught(place: Placement) -> np.ndarray:
     rng, model = np.random.default_rng(0), make_model("LR", dim=1, hidden=())
     rows = toy.rows(rng, 100)
     teacher = make_teacher(model, 0.05, 8, toy.VOCAB, 3, 1, n_stage=100, place=place)
-    return teacher.advance(teacher.init(jax.random.key(0)), rows, 1.0, rng)["table"]
+    table, net = np.zeros((toy.VOCAB, 1), np.float32), init_first_order(rows.dense)
+    return teacher.advance({"table": table, "net": net}, rows, 1.0, rng)["table"]
 
 
 def member(path: str, coordinator: str, n: int, number: int) -> None:

@@ -135,3 +135,27 @@ def test_if_one_process_dies_all_stop_and_one_alone_goes_on(job, tmp_path):
 def test_flags_that_cannot_be_right_are_refused(flags, named):
     with pytest.raises(InputError, match=named):
         sharding.join(**flags)
+
+
+@pytest.mark.parametrize(
+    ("env", "several"),
+    [
+        ({}, False),
+        ({"SLURM_JOB_ID": "1", "SLURM_NTASKS": "4"}, False),  # in salloc, not in srun
+        ({"SLURM_STEP_NUM_TASKS": "4"}, True),
+        ({"SLURM_STEP_NUM_TASKS": "1", "OMPI_COMM_WORLD_SIZE": "1"}, False),
+        ({"OMPI_COMM_WORLD_SIZE": "2"}, True),
+        ({"TPU_WORKER_HOSTNAMES": "a,b"}, True),
+        ({"TPU_WORKER_HOSTNAMES": "localhost"}, False),
+        ({"MEGASCALE_NUM_SLICES": "2", "TPU_WORKER_HOSTNAMES": "a"}, True),
+    ],
+)
+def test_what_launchers_say_of_the_number_of_processes_is_heard(env, several, monkeypatch):
+    for name in (*sharding.COUNTS, "TPU_WORKER_HOSTNAMES", "KUBERNETES_SERVICE_HOST"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in env.items():
+        monkeypatch.setenv(name, value)
+    joined = []
+    monkeypatch.setattr(sharding.jax.distributed, "initialize", lambda *a, **k: joined.append(a))
+    sharding.join()
+    assert joined == [(None, None, None)] * several
