@@ -38,7 +38,10 @@ def main(_) -> None:
         job, config = memory.job, memory.job.config
         e, i, pool = config.eval, config.inner, job.stream.schema.pool
         models = {a: make_model(a, i.dim, tuple(e.hidden), i.init_scale, pool) for a in ARCHS}
-        trials = {a: make_trials(m, job.evaluation.subset, False) for a, m in models.items()}
+        trials = {
+            a: make_trials(m, job.evaluation.subset, False, job.evaluation.place)
+            for a, m in models.items()
+        }
         plan = job.evaluation._replace(models=models, subset_trials=trials)
         for r in judge(job._replace(evaluation=plan), memory.state, memory.stage, ("memory",)):
             found[r["arch"]]["ours"].append(r["auc"])

@@ -113,6 +113,14 @@ def get_config() -> Config:
     c.addressing.by = "influence"  # on the stage's loss; sampled (by influence) | random
     c.addressing.share = 0.5  # of the old slots; more was better, at no cost, see docs/research.md
 
+    # The devices of all processes as a mesh, see docs/scale.md. The result does not depend on it,
+    # but for rounding: sums over devices add in another order.
+    c.mesh = ConfigDict()
+    # Inner trajectories and seeds of trials lie along it; a divisor of outer.trajectories.
+    c.mesh.trajectory = 0  # 0: as many devices as share them
+    c.mesh.data = 0  # rows of full-data batches (teacher, reference); 0: all devices that are left
+    c.mesh.table = 1  # rows of the embedding table in full-data training, where it fits no device
+
     c.teacher = ConfigDict()  # carried along the stream
     c.teacher.arch = "MLP"
     c.teacher.hidden = (64, 32)

@@ -171,8 +171,8 @@ def make_outer_steps(proxies: tuple[Inner, ...], plan: Plan, place: Placement) -
     def one_step(state, slots, writable, key, stage, anchor):
         """One Adam step of the writable slots; the others come out bit for bit as they went in."""
         runs, where, outer = draw(key, proxies[0], plan, stage, anchor, state.ends)
-        runs = runs._replace(**place.split({"key": runs.key, "fresh": runs.fresh}))
-        outer = place.split(outer)
+        runs = runs._replace(**place.runs({"key": runs.key, "fresh": runs.fresh}))
+        outer = place.runs(outer)
 
         def mean_loss(learned):
             now = slots._replace(**learned)
@@ -213,7 +213,7 @@ def make_outer_steps(proxies: tuple[Inner, ...], plan: Plan, place: Placement) -
 
         return jax.lax.scan(body, state, first + jnp.arange(plan.chunk))
 
-    return jax.jit(chunk, donate_argnums=0)
+    return jax.jit(chunk, donate_argnums=0, out_shardings=place.whole)
 
 
 def make_influence(proxies: tuple[Inner, ...], plan: Plan, place: Placement) -> Callable:
@@ -224,8 +224,8 @@ def make_influence(proxies: tuple[Inner, ...], plan: Plan, place: Placement) -> 
 
     def scores(slots, key, stage, anchor, candidates):
         runs, _, outer = draw(key, proxies[0], plan, stage, anchor, jnp.zeros(BINS))
-        runs = runs._replace(**place.split({"key": runs.key, "fresh": runs.fresh}))
-        outer = place.split(outer)
+        runs = runs._replace(**place.runs({"key": runs.key, "fresh": runs.fresh}))
+        outer = place.runs(outer)
 
         def one(run, rows):
             return over_proxies(
@@ -234,14 +234,14 @@ def make_influence(proxies: tuple[Inner, ...], plan: Plan, place: Placement) -> 
 
         return jax.tree.map(lambda a: a.mean(0), jax.vmap(one, (AXES, 0))(runs, outer))
 
-    return jax.jit(scores)
+    return jax.jit(scores, out_shardings=place.whole)
 
 
-def make_overshoot(proxies: tuple[Inner, ...]) -> Callable:
+def make_overshoot(proxies: tuple[Inner, ...], place: Placement) -> Callable:
     """f(slots, key, stage) -> float32 [proxies, T], see `metagrad.overshoot`, of one trajectory."""
 
     def f(slots, key, stage):
         run = Trajectory(stage.trained, stage.fixed, key, np.int32(proxies[0].steps))
         return jnp.stack([overshoot(proxy, slots, run) for proxy in proxies])
 
-    return jax.jit(f)
+    return jax.jit(f, out_shardings=place.whole)

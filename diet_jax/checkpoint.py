@@ -1,5 +1,12 @@
-"""One Orbax checkpoint per finished stage, written once and opened anywhere."""
+"""One Orbax checkpoint per finished stage, written once and opened anywhere.
 
+Processes of one job save and load together, from a folder that all of them share: all call, the
+first one writes (the state is the same NumPy arrays in all), and each reads for itself, so that no
+table has to be sent. The files are those of a single process, so any number of processes and
+devices goes on from them.
+"""
+
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -7,9 +14,11 @@ import jax
 import numpy as np
 from orbax.checkpoint import v1 as ocp
 
+from diet_jax.sharding import told_by_first
 from diet_jax.types import InputError
 
 FOLDER = "checkpoints"
+PAUSED = "paused"  # of a stage that was cut off: the same, numbered by the chunks it has done
 
 
 def _split(tree: Any) -> tuple[dict[str, np.ndarray], list[str]]:
@@ -21,45 +30,51 @@ def _split(tree: Any) -> tuple[dict[str, np.ndarray], list[str]]:
     return {k: v for k, v in flat.items() if v.size}, [k for k, v in flat.items() if not v.size]
 
 
-def _open(workdir: Path) -> ocp.training.Checkpointer:
+def _open(workdir: Path, folder: str) -> ocp.training.Checkpointer:
     keep_all: Any = ocp.training.preservation_policies.PreserveAll()
     # Absolute, since Orbax refuses relative paths.
-    root = str((workdir / FOLDER).resolve())
+    root = str((workdir / folder).resolve())
     return ocp.training.Checkpointer(root, preservation_policy=keep_all)
 
 
-def save(workdir: Path, stage: int, state: Any, facts: dict) -> None:
+def save(workdir: Path, stage: int, state: Any, facts: dict, folder: str = FOLDER) -> None:
     """Write the pytree `state` of arrays as the checkpoint of `stage`, durable on return.
 
     facts: JSON values kept beside it. A stage is never overwritten: Orbax raises
     StepAlreadyExistsError, and a save that does not take place is a RuntimeError.
     """
     leaves, _ = _split(state)
-    with _open(workdir) as checkpointer:
+    with _open(workdir, folder) as checkpointer:
         if checkpointer.save(stage, leaves, custom_metadata=facts) is False:
             raise RuntimeError(f"the checkpoint of stage {stage} was not saved")
 
 
-def stages(workdir: Path) -> list[int]:
+def stages(workdir: Path, folder: str = FOLDER) -> list[int]:
     """The stages that have a finished checkpoint, ascending."""
-    if not (workdir / FOLDER).is_dir():
+    if not told_by_first((workdir / folder).is_dir):
         return []
-    with _open(workdir) as checkpointer:
+    with _open(workdir, folder) as checkpointer:
         return sorted(c.step for c in checkpointer.checkpoints)
 
 
-def load(workdir: Path, stage: int, like: Any) -> tuple[Any, dict]:
+def clear(workdir: Path, folder: str = PAUSED) -> None:
+    """Remove the folder, if there is one."""
+    told_by_first(lambda: shutil.rmtree(workdir / folder, ignore_errors=True))
+
+
+def load(workdir: Path, stage: int, like: Any, folder: str = FOLDER) -> tuple[Any, dict]:
     """The state saved at `stage`, as numpy arrays in the structure of `like`, and its facts.
 
     The checkpoint may have been written on other devices. Raises InputError when its leaves, shapes
     or dtypes are not those of `like` (Orbax by itself would cast a dtype silently).
     """
+    path = workdir / folder
     wanted, empty = _split(like)
-    with _open(workdir) as checkpointer:
+    with _open(workdir, folder) as checkpointer:
         # The saved leaves decide the target: Orbax would cast a wrong dtype and drop a wrong shape.
         saved = checkpointer.metadata(stage).metadata
         target = {name: np.empty(leaf.shape, leaf.dtype) for name, leaf in saved.items()}
-        facts = checkpointer.metadata(stage).custom_metadata or {}
+        facts: Any = checkpointer.metadata(stage).custom_metadata or {}
         found = checkpointer.load(stage, target)
     for name in sorted(wanted.keys() | found.keys()):
         have, want = (
@@ -67,7 +82,7 @@ def load(workdir: Path, stage: int, like: Any) -> tuple[Any, dict]:
         )
         if have != want:
             raise InputError(
-                f"{workdir / FOLDER / str(stage)}: not a checkpoint of this run, its leaf {name} "
+                f"{path / str(stage)}: not a checkpoint of this run, its leaf {name} "
                 f"is {have} and should be {want}; use another --workdir"
             )
     paths = jax.tree_util.tree_leaves_with_path(like)

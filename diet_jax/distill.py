@@ -16,6 +16,7 @@ from scipy.special import logit as to_logit
 from diet_jax import memory as mem
 from diet_jax.bilevel import (
     Anchor,
+    OuterState,
     Plan,
     StageData,
     make_influence,
@@ -52,7 +53,7 @@ def make_engine(
         place,
         make_outer_steps(proxies, plan, place),
         make_influence(proxies, plan, place),
-        make_overshoot(proxies),
+        make_overshoot(proxies, place),
         min_rows,
         n_stage,
     )
@@ -174,6 +175,41 @@ def grow(memory: Memory, fresh: Taught, scene: Scene, chosen: np.ndarray, number
     )
 
 
+class Halfway(NamedTuple):
+    """A stage between two chunks of outer steps: all that it takes to go on from there.
+
+    memory: as the latest round grew it. writable: bool [N]. outer: what outer steps carry.
+    """
+
+    memory: Memory
+    writable: np.ndarray
+    outer: OuterState
+
+
+class Paused(Exception):
+    """A stage was told to stop; its arguments are a Halfway (numpy) and a Progress."""
+
+
+class Progress(NamedTuple):
+    """The rest of what a paused stage has done, JSON values.
+
+    round: the latest, 0-based. chunks: done in it. losses: the mean of each chunk so far.
+    written: old slots that may be rewritten. seconds: of influence, and of outer steps.
+    """
+
+    round: int
+    chunks: int
+    losses: list[float]
+    written: int
+    seconds: list[float]
+
+
+def blank_halfway(plan: Plan, memory: Memory) -> Halfway:
+    """One with the structure, shapes and dtypes that a stage of this memory has."""
+    learned = {name: getattr(memory, name) for name in plan.learn}
+    return Halfway(memory, np.zeros(len(memory.valid), bool), start_outer(plan, learned))
+
+
 def distill_stage(
     engine: Engine,
     memory: Memory,
@@ -185,70 +221,82 @@ def distill_stage(
     report: Callable[[int, float], None] = lambda step, loss: None,
     start: Params = None,
     rows: np.ndarray | None = None,
+    stop: Callable[[], bool] = lambda: False,
+    paused: tuple[Halfway, Progress] | None = None,
 ) -> tuple[Memory, dict]:
     """Take the memory (numpy leaves) through one stage.
 
     n_new: slots to add. n_steps: outer steps, rounded up to whole chunks. number: the stage's,
     1-based, written into `born`. report(step, loss) is told of every chunk, one chunk late, so that
     the device never waits for it. start: see `set_scene`. rows: int [n_new], those of the stage to
-    add, in order; if none are given, the most influential of each round.
+    add, in order; if none are given, the most influential of each round. stop() is asked before
+    every chunk; if it says so the stage raises Paused. paused: what it raised then, to go on from.
     Returns the new memory and facts: "written" (old slots that could be rewritten), "outer" (step,
     loss) pairs, "outer_steps", "skipped" (of them, as loss or gradient was not finite), "overshoot"
     (median and largest of `metagrad.overshoot`, a pair for each proxy), "seconds_influence",
     "seconds_outer" (compilation included).
     Raises InputError when no outer step of the stage could be taken.
     """
-    place, clock = engine.place, time.perf_counter
+    place, plan, clock = engine.place, engine.plan, time.perf_counter
     past, n_old = memory, int(memory.valid.sum())
-    share = engine.plan.anchor * n_old / (n_old + n_new)
+    share = plan.anchor * n_old / (n_old + n_new)
     scene = set_scene(engine, past, memory, fresh, share, start)
     key_score, key_outer = jax.random.split(jax.random.fold_in(key, number))
-    writable, carried = np.zeros(len(memory.valid), bool), None
-    losses, seconds, taken = [], [0.0, 0.0], 0
-    for r, (size, chunks) in enumerate(growth(engine.plan, n_new, n_steps)):
-        began = clock()
-        key_round = jax.random.fold_in(key_score, r)
-        if rows is None or r == 0:
-            chosen, of_slots = choose_rows(engine, memory, fresh, scene, size, key_round)
-        if r == 0:  # the old slots that this stage needs, by their influence before it begins
-            rng = np.random.default_rng((number, *np.asarray(jax.random.key_data(key_round))))
-            strength = mem.ADDRESSING[engine.plan.address_by](of_slots, rng)
-            writable = mem.address(strength, memory.valid, engine.plan.write_share)
-            n_written = int(writable.sum())
-        if rows is not None:
-            chosen = rows[taken : taken + size]
+    key_steps = place.replicate(key_outer)
+    at, before = paused or (blank_halfway(plan, memory), Progress(-1, 0, [], 0, [0.0, 0.0]))
+    losses, seconds, n_written = list(before.losses), list(before.seconds), before.written
+    taken = 0
+    for r, (size, chunks) in enumerate(growth(plan, n_new, n_steps)):
         taken += size
-        grown = grow(memory, fresh, scene, chosen, number)
-        writable = writable | (grown.valid & ~memory.valid)
-        scene = set_scene(engine, past, grown, fresh, share, start)
+        if r < before.round:
+            continue
+        began = clock()
+        if r > before.round:
+            key_round = jax.random.fold_in(key_score, r)
+            if rows is None or r == 0:
+                chosen, of_slots = choose_rows(engine, memory, fresh, scene, size, key_round)
+            if r == 0:  # the old slots that this stage needs, by their influence before it begins
+                rng = np.random.default_rng((number, *np.asarray(jax.random.key_data(key_round))))
+                strength = mem.ADDRESSING[plan.address_by](of_slots, rng)
+                writable = mem.address(strength, memory.valid, plan.write_share)
+                at, n_written = at._replace(writable=writable), int(writable.sum())
+            if rows is not None:
+                chosen = rows[taken - size : taken]
+            grown = grow(memory, fresh, scene, chosen, number)
+            writable = at.writable | (grown.valid & ~memory.valid)
+            learned = {name: getattr(grown, name) for name in plan.learn}
+            at = Halfway(grown, writable, at.outer._replace(learned=learned))
+        scene = set_scene(engine, past, at.memory, fresh, share, start)
         seconds[0] += clock() - began
 
         began = clock()
-        slots = to_slots(grown, scene.compact)
-        learned = {name: getattr(slots, name) for name in engine.plan.learn}
-        carried = carried or start_outer(engine.plan, learned)
-        state = carried._replace(learned=learned)
-        state, slots, mask = place.replicate((state, slots, writable))
-        for _ in range(chunks):
-            first = len(losses) * engine.plan.chunk
+        state, slots, mask = place.replicate(
+            (at.outer, to_slots(at.memory, scene.compact), at.writable)
+        )
+        for k in range(before.chunks if r == before.round else 0, chunks):
+            if stop():
+                seconds[1] += clock() - began
+                halfway = at._replace(outer=place.fetch(state))
+                raise Paused(halfway, Progress(r, k, means(losses), n_written, seconds))
+            first = len(losses) * plan.chunk
             state, loss = engine.outer_steps(
-                state, slots, mask, key_outer, np.int32(first), scene.stage, scene.anchor
+                state, slots, mask, key_steps, np.int32(first), scene.stage, scene.anchor
             )
             if losses:
-                report(first, float(losses[-1].mean()))
+                report(first, means(losses[-1:])[0])
             losses.append(loss)
-        carried = state
-        memory = grown._replace(**{k: np.array(v) for k, v in state.learned.items()})
+        at = at._replace(outer=state)
+        memory = at.memory._replace(**{k: np.array(v) for k, v in state.learned.items()})
         seconds[1] += clock() - began
-    assert carried is not None  # a stage has at least one round
-    skipped = int(carried.skipped)
-    if skipped == len(losses) * engine.plan.chunk:
+    skipped = int(at.outer.skipped)
+    if skipped == len(losses) * plan.chunk:
         raise InputError(f"no outer loss of stage {number} is finite: {DIVERGES}")
-    over = np.asarray(engine.overshoot(to_slots(memory, scene.compact), key_score, scene.stage))
-    steps = [(i + 1) * engine.plan.chunk for i in range(len(losses))]
+    end = place.replicate((to_slots(memory, scene.compact), key_score, scene.stage))
+    over = np.asarray(engine.overshoot(*end))
+    steps = [(i + 1) * plan.chunk for i in range(len(losses))]
     facts = {
         "written": n_written,
-        "outer": [(k, float(loss.mean())) for k, loss in zip(steps, losses, strict=True)],
+        "outer": list(zip(steps, means(losses), strict=True)),
         "outer_steps": steps[-1],
         "skipped": skipped,
         "overshoot": [[float(np.median(x)), float(x.max())] for x in over],
@@ -256,3 +304,8 @@ def distill_stage(
         "seconds_outer": seconds[1],
     }
     return memory, facts
+
+
+def means(losses: list) -> list[float]:
+    """The mean of each chunk: of float32 [chunk], or what is one already."""
+    return [float(np.mean(np.asarray(loss))) for loss in losses]

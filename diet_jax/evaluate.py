@@ -163,8 +163,8 @@ def plan_of(memory: Memory, name: str, spec: Config, others: dict):
     model = make_model(spec.arch, spec.dim, spec.hidden, scale, schema.pool, schema.vocab)
     return plan._replace(
         models={name: model},
-        subset_trials={name: make_trials(model, plan.subset, False)},
-        full_trials={name: make_trials(model, plan.full, True)},
+        subset_trials={name: make_trials(model, plan.subset, False, plan.place)},
+        full_trials={name: make_trials(model, plan.full, True, plan.place)},
     )
 
 

@@ -18,7 +18,7 @@ from diet_jax.metagrad import MODES, Inner
 from diet_jax.models import Model, make_model
 from diet_jax.optim import Optimizer
 from diet_jax.select import SELECTORS
-from diet_jax.sharding import all_devices
+from diet_jax.sharding import Placement, make_place
 from diet_jax.teacher import Teacher, make_teacher
 from diet_jax.train import key_for
 from diet_jax.types import Config, InputError, Memory, Params, Rows, Schema, Stage, Stream
@@ -152,6 +152,9 @@ def check(config: Config) -> None:
         ("eval.seeds", len(set(e.seeds)) == len(e.seeds) > 0, "distinct numbers, at least one"),
         ("eval.full_batch", e.full_batch >= 1, "1 or more"),
         ("eval.full_optimizer", e.full_optimizer in full_by, f"one of {', '.join(full_by)}"),
+        ("mesh.trajectory", c.mesh.trajectory >= 0, "0 or more"),
+        ("mesh.data", c.mesh.data >= 0, "0 or more"),
+        ("mesh.table", c.mesh.table >= 1, "1 or more"),
     ]
     for name, good, want in wanted:
         if not good:
@@ -191,7 +194,9 @@ def make_plan(config: Config, stream: Stream) -> Plan:
     )
 
 
-def make_evaluation(config: Config, stream: Stream, steps: list[Step]) -> trials.Plan:
+def make_evaluation(
+    config: Config, stream: Stream, steps: list[Step], place: Placement
+) -> trials.Plan:
     """The trials of every architecture, with capacities that hold for the whole run."""
     e, i = config.eval, config.inner
     models = {n: model_of(config, n, e.hidden, stream.schema) for n in e.archs}
@@ -210,8 +215,8 @@ def make_evaluation(config: Config, stream: Stream, steps: list[Step]) -> trials
         models=models,
         subset=subset,
         full=full,
-        subset_trials={n: trials.make_trials(m, subset, False) for n, m in models.items()},
-        full_trials={n: trials.make_trials(m, full, True) for n, m in models.items()},
+        subset_trials={n: trials.make_trials(m, subset, False, place) for n, m in models.items()},
+        full_trials={n: trials.make_trials(m, full, True, place) for n, m in models.items()},
         seed=config.seed,
         seeds=tuple(e.seeds),
         steps=i.steps,
@@ -221,6 +226,7 @@ def make_evaluation(config: Config, stream: Stream, steps: list[Step]) -> trials
         n_table=n_table,
         min_rows=i.min_rows,
         n_blocks=-(-n_test // trials.PREDICT_BLOCK),
+        place=place,
     )
 
 
@@ -267,8 +273,8 @@ def prepare(
             f"growth.pool is {plan.pool}, too few candidates for rounds of {a_round} rows; "
             f"set it to {2 * a_round} or more, or growth.rounds higher"
         )
-    place = all_devices(plan.trajectories)
-    proxies = make_proxies(config, schema, plan.trajectories // place.mesh.size)
+    place = make_place(plan.trajectories, **config.mesh.to_dict())
+    proxies = make_proxies(config, schema, plan.trajectories // place.size("trajectory"))
     engine = make_engine(proxies, plan, place, config.inner.min_rows, capacity(n_stage))
     t = config.teacher
     teacher = make_teacher(
@@ -279,6 +285,7 @@ def prepare(
         n_columns,
         n_dense,
         n_stage,
+        place,
     )
     blank = mem.empty(n_slots, n_columns, n_dense)
     key = key_for(config.seed, "teacher")
@@ -293,7 +300,7 @@ def prepare(
         steps,
         engine,
         teacher,
-        make_evaluation(config, stream, steps),
+        make_evaluation(config, stream, steps, place),
         first,
     )
 

@@ -2,28 +2,74 @@
 
 import os
 import sys
+import traceback
 from pathlib import Path
 
 import jax
 from absl import app, flags
 
-from diet_jax import command
+from diet_jax import command, preemption, sharding
 from diet_jax.record import software_versions
 from diet_jax.run import run
 
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; the same folder resumes it.")
+STATUS = flags.DEFINE_integer(
+    "preempted_status", preemption.STATUS, "Exit status of a run that was told to stop and saved."
+)
+# Of a job of several processes. SLURM, Open MPI, JobSets and TPU VMs need none of these.
+COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of the first process.")
+PROCESSES = flags.DEFINE_integer("num_processes", None, "Processes of the job.", lower_bound=1)
+NUMBER = flags.DEFINE_integer("process_id", None, "Which of them this one is, from 0.")
+CLUSTER = flags.DEFINE_enum(
+    "cluster",
+    None,
+    ["slurm", "ompi", "k8s", "gcetpu", "gketpu", "mpi4py"],
+    "Where JAX has to find the processes, if it does not by itself.",
+)
+HEARTBEAT = flags.DEFINE_integer(
+    "heartbeat_s", 100, "Seconds of silence after which a process is dead.", lower_bound=1
+)
 
 
 def main(argv: list[str]) -> None:
     def action():
+        sharding.join(
+            COORDINATOR.value, PROCESSES.value, NUMBER.value, CLUSTER.value, HEARTBEAT.value
+        )
         workdir = str(WORKDIR.value)
         if not jax.config.values["jax_compilation_cache_dir"]:
             # What a resumed run need not compile again.
             jax.config.update("jax_compilation_cache_dir", str(Path(workdir) / "compiled"))
-        env = software_versions() | {"devices": [device.device_kind for device in jax.devices()]}
-        return run(command.CONFIG.value, workdir, env)
+        env = software_versions() | {"devices": sharding.device_kinds()}
+        return run(command.CONFIG.value, workdir, env, preemption.watch)
 
-    print(f"Report: {command.told(action)}")
+    try:
+        report = command.told(action)
+    except preemption.Preempted:
+        print("Stopped as told; what was done is saved, the same command goes on.", file=sys.stderr)
+        sys.exit(STATUS.value)
+    except (Exception, SystemExit) as error:
+        if not sharding.several():
+            raise
+        end_of_one(error)
+    if sharding.is_first():
+        print(f"Report: {report}")
+
+
+def end_of_one(error: Exception | SystemExit) -> None:
+    """Ends a process of several that cannot go on, so that the others find out soon."""
+    if isinstance(error, SystemExit):  # it has said why
+        sharding.leave(int(error.code or 0))
+    if sharding.lost_contact(error):
+        why = str(error).splitlines()[0]
+        print(
+            f"error: another process of the job has ended or cannot be reached ({why}); "
+            "see what it said, and start the job again to resume it",
+            file=sys.stderr,
+        )
+    else:
+        traceback.print_exception(error)
+    sharding.leave(1)
 
 
 def parse(argv: list[str]) -> list[str]:

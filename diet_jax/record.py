@@ -19,6 +19,7 @@ from diet_jax.types import InputError
 Record = dict[str, Any]
 
 _TAIL_BYTES = 1 << 16
+_PLACE = "mesh."  # of the config: where a run takes place, so that it may resume elsewhere
 _METRICS = ("auc", "gauc", "logloss")
 
 
@@ -191,6 +192,7 @@ def _check_config(path: Path, config: dict) -> None:
         return json.dumps(flat[key]) if key in flat else "absent"
 
     keys = [key for key in sorted(old | new) if shown(old, key) != shown(new, key)]
+    keys = [key for key in keys if not key.startswith(_PLACE)]
     if keys:
         found = [f"{key} was {shown(old, key)}, is now {shown(new, key)}" for key in keys[:3]]
         more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""

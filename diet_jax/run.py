@@ -1,7 +1,12 @@
-"""The story: for each stage teach, grow and rewrite the memory, save it, judge it on the next."""
+"""The story: for each stage teach, grow and rewrite the memory, save it, judge it on the next.
+
+Every process of a job runs this; only the first one reads and writes the folder, and speaks.
+"""
 
 import time
-from collections.abc import Collection
+import zlib
+from collections.abc import Callable, Collection
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -9,17 +14,19 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from diet_jax import checkpoint, console, outlook, trials
+from diet_jax import checkpoint, console, outlook, sharding, trials
 from diet_jax.baselines import find
+from diet_jax.data.prepare import Report
 from diet_jax.data.vocabulary import as_known
-from diet_jax.distill import distill_stage
+from diet_jax.distill import Halfway, Paused, Progress, blank_halfway, distill_stage
 from diet_jax.export import export_memory
 from diet_jax.job import Job, State, prepare, slots_after
+from diet_jax.preemption import Preempted
 from diet_jax.record import Recorder, evaluated_stages, is_finished, open_workdir
 from diet_jax.report import build_report
 from diet_jax.select import SELECTORS, Look
 from diet_jax.train import key_for
-from diet_jax.types import Config, Memory, Params, Rows, Stage, Taught
+from diet_jax.types import Config, InputError, Memory, Params, Rows, Stage, Taught
 
 
 def outer_steps(config: Config, number: int) -> int:
@@ -72,7 +79,16 @@ def begin(job: Job, state: State, number: int) -> Turn:
     return Turn(number, rows_so_far, slots_after(job.config, rows_so_far), hidden, look)
 
 
-def rewrite(job: Job, state: State, turn: Turn, report) -> tuple[Memory, dict]:
+Pause = tuple[Halfway, Progress] | None  # where a stage that was cut off goes on
+
+
+def never() -> bool:
+    return False
+
+
+def rewrite(
+    job: Job, state: State, turn: Turn, report, stop: Callable[[], bool], paused: Pause
+) -> tuple[Memory, dict]:
     """The memory after the stage, and the facts of its distillation."""
     config, number, look, past = job.config, turn.number, turn.look, state.memory
     if config.memory.scratch:
@@ -86,9 +102,8 @@ def rewrite(job: Job, state: State, turn: Turn, report) -> tuple[Memory, dict]:
         rows = SELECTORS[config.growth.select](look, n_new, rng)
     start = None if config.inner.start == "fresh" else state.teacher
     key, n_steps = key_for(config.seed, "stage"), outer_steps(config, number)
-    memory, facts = distill_stage(
-        job.engine, past, look.stage, n_new, n_steps, number, key, report, start, rows
-    )
+    stage = (past, look.stage, n_new, n_steps, number, key)
+    memory, facts = distill_stage(job.engine, *stage, report, start, rows, stop, paused)
     return memory, facts | {"new": n_new}
 
 
@@ -105,12 +120,22 @@ def extend(job: Job, state: State, turn: Turn) -> dict[str, tuple[Memory, ...]]:
     }
 
 
-def distill(job: Job, state: State, number: int, report) -> tuple[State, dict]:
-    """Take the state through stage `number` (1-based); returns it and the facts of the stage."""
+def distill(
+    job: Job,
+    state: State,
+    number: int,
+    report,
+    stop: Callable[[], bool] = never,
+    paused: Pause = None,
+) -> tuple[State, dict]:
+    """Take the state through stage `number` (1-based); returns it and the facts of the stage.
+
+    stop, paused: as in `distill_stage`, whose Paused is passed on.
+    """
     start = time.perf_counter()
     turn = begin(job, state, number)
     seconds_teacher = time.perf_counter() - start
-    memory, facts = rewrite(job, state, turn, report)
+    memory, facts = rewrite(job, state, turn, report, stop, paused)
     state = State(memory, jax.tree.map(np.asarray, turn.look.params), extend(job, state, turn))
     used = memory.valid
     labels, weights = trials.soft_label(memory)[used], np.exp(memory.log_weight[used])
@@ -130,10 +155,16 @@ def distill(job: Job, state: State, number: int, report) -> tuple[State, dict]:
     return state, facts
 
 
-def judge(job: Job, state: State, number: int, methods: Collection[str] = ()) -> list[dict]:
+def judge(
+    job: Job,
+    state: State,
+    number: int,
+    methods: Collection[str] = (),
+    between: Callable[[], None] = lambda: None,
+) -> list[dict]:
     """Train and score every architecture on the memory, its baselines and all rows so far.
 
-    methods: as in `trials.evaluate_stage`.
+    methods, between: as in `trials.evaluate_stage`.
     """
     train = [step.train for step in job.steps[:number]]
     test = make_test(job, number)
@@ -146,6 +177,7 @@ def judge(job: Job, state: State, number: int, methods: Collection[str] = ()) ->
         so_far(train),
         test,
         methods,
+        between,
     )
 
 
@@ -164,44 +196,75 @@ def make_test(job: Job, number: int) -> trials.Test:
     return trials.Test(*(np.concatenate(part) for part in zip(*parts, strict=True)))
 
 
-def run(config: Config, workdir: str, env: dict) -> Path:
+def run(
+    config: Config,
+    workdir: str,
+    env: dict,
+    watch: Callable[[], Callable[[], bool]] = lambda: never,
+) -> Path:
     """The whole job; resumes what the workdir holds. Returns the path of the report.
 
-    Raises InputError for bad input, before anything is written.
+    watch: is called once there is work that could be lost, see `preemption.watch`.
+    Raises InputError for bad input, before anything is written, and Preempted.
     """
-    folder = Path(workdir)
-    reader = open_workdir(folder, config, env, enabled=False)
-    if is_finished(reader.records()):
-        print(f"{folder} holds a finished run of this config; only its report is made anew.")
+    folder, first = Path(workdir), sharding.is_first()
+
+    def finished() -> bool:
+        return is_finished(open_workdir(folder, config, env, enabled=False).records())
+
+    if sharding.told_by_first(finished):
+        if first:
+            print(f"{folder} holds a finished run of this config; only its report is made anew.")
     else:
-        with console.preparation() as report:
+        with console.preparation() if first else nullcontext(Report()) as report:
             job = prepare(config, report)
-        with open_workdir(folder, config, env) as recorder:
-            stream_through(job, folder, recorder)
-    console.print_summary(reader.records())
-    return build_report(folder)
+        sharding.same_everywhere("config and log", digest(job), "start all with the same ones")
+        sharding.told_by_first(lambda: bool(open_workdir(folder, config, env)))
+        if sharding.any_process(not (folder / "config.json").exists()):
+            raise InputError(f"not all hosts see {folder}; give a --workdir that they share")
+        with Recorder(folder, enabled=first) as recorder:
+            stream_through(job, folder, recorder, watch())
+    path = folder / "report.html"
+    if first:
+        console.print_summary(Recorder(folder, enabled=False).records())
+        build_report(folder)
+    return path
 
 
-def stream_through(job: Job, folder: Path, recorder: Recorder) -> None:
+def digest(job: Job) -> int:
+    """32 bits that tell apart jobs of other configs or logs, but not all of them."""
+    said = job.config.to_json(sort_keys=True) + str([len(s.user) for s in job.stream.stages])
+    return zlib.crc32(job.stream.stages[-1].rows.ids.tobytes(), zlib.crc32(said.encode()))
+
+
+def stream_through(
+    job: Job, folder: Path, recorder: Recorder, stop: Callable[[], bool] = never
+) -> None:
     """Do every stage that is not done yet: distill, save, judge; at the end export the memory.
 
     To resume: (1) the newest checkpoint gives the state; (2) a stage that has a checkpoint but no
-    evaluation is only evaluated; (3) records of a stage that was cut off are dropped.
+    evaluation is only evaluated; (3) one that was paused goes on; (4) records of a stage that was
+    cut off are dropped.
     """
     start, last = time.perf_counter(), len(job.steps)
     saved = checkpoint.stages(folder)
-    first = len(evaluated_stages(recorder.records())) + 1
+    first = sharding.told_by_first(lambda: len(evaluated_stages(recorder.records()))) + 1
     recorder.drop_from(first)
     state, facts = job.first, {}
     if saved:
         state, facts = checkpoint.load(folder, saved[-1], job.first)
+
+    def between() -> None:
+        if stop():
+            raise Preempted
+
     for number in range(first, last + 1):
         if number not in saved:
-            with console.stage_progress(number, last + 1, outer_steps(job.config, number)) as bar:
-                state, facts = distill(job, state, number, bar)
+            state, facts = go_on(job, folder, state, number, stop)
             checkpoint.save(folder, number, state, facts)
+            checkpoint.clear(folder)
         began = time.perf_counter()
-        evals = judge(job, state, number)
+        evals = judge(job, state, number, between=between)
         outer = [
             {"kind": "outer", "stage": number, "step": k, "loss": loss}
             for k, loss in facts.pop("outer")
@@ -209,11 +272,41 @@ def stream_through(job: Job, folder: Path, recorder: Recorder) -> None:
         parts = ("teacher", "influence", "outer")
         seconds = time.perf_counter() - began + sum(facts[f"seconds_{p}"] for p in parts)
         recorder.append([*outer, *evals, {"kind": "stage", **facts, "seconds": seconds}])
-        console.print_stage(recorder.records(), number)
+        if recorder.enabled:
+            console.print_stage(recorder.records(), number)
+    if not recorder.enabled:
+        return
     export_memory(folder / "export", state.memory, job.stream, recipe(job.config), origin(job))
     slots = int(state.memory.valid.sum())
     seconds = time.perf_counter() - start
     recorder.append([{"kind": "run", "seconds": seconds, "final_slots": slots}])
+
+
+def go_on(
+    job: Job, folder: Path, state: State, number: int, stop: Callable[[], bool]
+) -> tuple[State, dict]:
+    """`distill`, from where the stage was paused; raises Preempted once it is saved again."""
+    paused, chunks = None, checkpoint.stages(folder, checkpoint.PAUSED)
+    if chunks:
+        like = blank_halfway(job.engine.plan, job.first.memory)
+        halfway, said = checkpoint.load(folder, chunks[-1], like, checkpoint.PAUSED)
+        if said.pop("stage") == number:
+            paused = halfway, Progress(**said)
+    steps, first = outer_steps(job.config, number), sharding.is_first()
+    bar = console.stage_progress(number, len(job.steps) + 1, steps)
+    try:
+        with bar if first else nullcontext(lambda step, loss: None) as report:
+            state, facts = distill(job, state, number, report, stop, paused)
+    except Paused as pause:
+        halfway, progress = pause.args
+        if chunks[-1:] != [len(progress.losses)]:  # else it is what was loaded
+            facts = {"stage": number, **progress._asdict()}
+            checkpoint.save(folder, len(progress.losses), halfway, facts, checkpoint.PAUSED)
+        raise Preempted from None
+    memory = zlib.crc32(np.asarray(state.memory.label_logit).tobytes())
+    cure = "use machines of one kind, and no process that was started by other flags"
+    sharding.same_everywhere(f"memory after stage {number}", memory, cure)
+    return state, facts
 
 
 def recipe(config: Config) -> dict:

@@ -11,6 +11,7 @@ from diet_jax import train
 from diet_jax.compact import pad_to
 from diet_jax.models import Model, init_params, logits
 from diet_jax.optim import Optimizer, make
+from diet_jax.sharding import ONE_DEVICE, Placement
 from diet_jax.train import Examples
 from diet_jax.trials import PREDICT_BLOCK, epochs
 from diet_jax.types import Array, Params, Rows
@@ -29,23 +30,45 @@ class Teacher(NamedTuple):
 
 
 def make_teacher(
-    model: Model, lr: float, batch: int, n_table: int, n_fields: int, n_dense: int, n_stage: int
+    model: Model,
+    lr: float,
+    batch: int,
+    n_table: int,
+    n_fields: int,
+    n_dense: int,
+    n_stage: int,
+    place: Placement = ONE_DEVICE,
 ) -> Teacher:
     """A teacher with a table of `n_table` rows, for stages of up to `n_stage` rows.
 
-    It is trained on through the stages by Adam, a fresh optimizer state at each.
+    It is trained on through the stages by Adam, a fresh optimizer state at each. On the devices the
+    rows of a batch and of the table are spread as `place` says; what comes back is NumPy arrays.
     """
     tx = make(Optimizer("adam", eps_root=1e-12), lr)
     n_blocks = -(-n_stage // PREDICT_BLOCK)
     size = n_blocks * PREDICT_BLOCK
 
-    @jax.jit
-    def fit(params, data, order, n_steps):
-        return train.fit(model, tx, train.start(tx, params), data, order, n_steps).params
+    def lay(state, batch):
+        return place.tables(state), place.rows(batch)
 
     @jax.jit
+    def fit(params, data, order, n_steps):
+        state = train.start(tx, place.tables(params))
+        return train.fit(model, tx, state, data, order, n_steps, lay=lay).params
+
     def answer(params, ids, dense):
-        return jax.lax.map(lambda x: logits(model, params, *x), (ids, dense)).reshape(-1)
+        params = place.tables(params)
+        block = lambda x: logits(model, params, *place.rows(x))  # noqa: E731
+        return jax.lax.map(block, (ids, dense)).reshape(-1)
+
+    answer = jax.jit(answer, out_shardings=place.whole)
+
+    def with_table(params, change):
+        return {**params, "table": change(params["table"])}
+
+    def put(params, *others):
+        wide = with_table(params, lambda t: pad_to(np.asarray(t), place.even(n_table)))
+        return place.replicate((wide, *others))
 
     def advance(params, rows, n_epochs, rng):
         n = len(rows.label)
@@ -54,13 +77,14 @@ def make_teacher(
         n_steps = max(1, int(n_epochs * n) // batch)
         order = epochs(rng, n, n_steps, batch)
         capacity = 1 << (n_steps - 1).bit_length()
-        return fit(params, data, pad_to(order, capacity), np.int32(n_steps))
+        trained = fit(*put(params, data, pad_to(order, capacity), np.int32(n_steps)))
+        return with_table(place.fetch(trained), lambda t: t[:n_table])
 
     def predict(params, ids, dense):
         blocks = (
             pad_to(a, size).reshape(n_blocks, PREDICT_BLOCK, a.shape[1]) for a in (ids, dense)
         )
-        return np.asarray(answer(params, *blocks))[: len(ids)]
+        return np.asarray(answer(*put(params, *blocks)))[: len(ids)]
 
     def init(key):
         return init_params(model, key, jnp.arange(n_table), n_fields, n_dense)

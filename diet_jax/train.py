@@ -108,11 +108,16 @@ def fit(
     order: Array,
     n_steps,
     l2: float | Array = 0.0,
+    lay: Callable[[TrainState, Examples], tuple[TrainState, Examples]] = lambda *both: both,
 ) -> TrainState:
-    """Run the first `n_steps` (may be traced) batches of `order` (int32 [T, B], rows of `data`)."""
+    """Run the first `n_steps` (may be traced) batches of `order` (int32 [T, B], rows of `data`).
+
+    lay: says before every step where state and batch are to lie on the devices.
+    """
 
     def body(k, state):
-        return step(model, tx, state, jax.tree.map(lambda a: a[order[k]], data), l2)
+        state, batch = lay(state, jax.tree.map(lambda a: a[order[k]], data))
+        return step(model, tx, state, batch, l2)
 
     return jax.lax.fori_loop(0, n_steps, body, state)
 

@@ -9,10 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from diet_jax import touched, train
-from diet_jax.compact import Compact, compact, pad_to
+from diet_jax.compact import Compact, compact, pad_rows, pad_to
 from diet_jax.metrics import auc, score
 from diet_jax.models import Model, init_params, logits
 from diet_jax.optim import Optimizer, make
+from diet_jax.sharding import ONE_DEVICE, Placement
 from diet_jax.train import Examples
 from diet_jax.types import Memory, Rows
 
@@ -51,25 +52,38 @@ PREDICT_BLOCK = 4096  # rows scored at once; bounds device memory
 PAST_ROWS = 2048  # rows that stand for a stage so far
 
 
-def make_trials(model: Model, recipe: Recipe, shared_data: bool) -> Trials:
+def make_trials(
+    model: Model, recipe: Recipe, shared_data: bool, place: Placement = ONE_DEVICE
+) -> Trials:
     """Trials of `model`; with `shared_data` all seeds train on the same rows (the full log), whose
-    table is whole: by touched rows, if the optimizer allows it."""
+    table is whole: by touched rows, if the optimizer allows it.
+
+    Seeds are spread over the devices, and of the full log the rows of a batch and of the table too.
+    """
     by_touched = shared_data and touched.is_local(recipe.optimizer)
+
+    def lay(state, batch):
+        return (tables(state), place.rows(batch)) if shared_data else (state, batch)
+
+    def tables(tree):
+        return place.tables(tree) if shared_data else tree
 
     def fit(key, lr, l2, rows, data, order, n_steps):
         tx = make(recipe.optimizer, lr)
         n_fields, n_dense = data.ids.shape[-1], data.dense.shape[-1]
-        state = train.start(tx, init_params(model, key, rows, n_fields, n_dense))
+        params = tables(init_params(model, key, rows, n_fields, n_dense))
+        state = train.start(tx, params)
         if by_touched:
             args = recipe.optimizer, lr, state, data, order, n_steps, l2
             return touched.fit(model, *args).params
-        return train.fit(model, tx, state, data, order, n_steps, l2).params
+        return train.fit(model, tx, state, data, order, n_steps, l2, lay).params
 
     def predict(params, ids, dense):
         return jax.lax.map(lambda x: logits(model, params, *x), (ids, dense))
 
     axes = (0, None, None, None, None if shared_data else 0, 0, None)
-    return Trials(jax.jit(jax.vmap(fit, axes)), jax.jit(jax.vmap(predict, (0, None, None))))
+    each_predict = place.each(predict, (0, None, None))
+    return Trials(jax.jit(place.each(fit, axes)), jax.jit(each_predict, out_shardings=place.whole))
 
 
 class Plan(NamedTuple):
@@ -89,6 +103,7 @@ class Plan(NamedTuple):
     n_table: int  # rows of the whole table
     min_rows: int  # capacity that both parts of a compact table start with
     n_blocks: int  # blocks of PREDICT_BLOCK rows that hold any Test
+    place: Placement = ONE_DEVICE
 
 
 class Task(NamedTuple):
@@ -114,7 +129,9 @@ def run_trials(
     key = train.key_for(plan.seed, "trial")
     keys = jax.vmap(lambda seed: jax.random.fold_in(key, seed))(jnp.asarray(plan.seeds))
     data = task.data._replace(ids=table.positions(task.data.ids))
-    args = jax.device_put((keys, *map(np.float32, rates), table.rows, data, task.order))
+    rows = pad_rows(table.rows, plan.place.even(len(table.rows)))
+    args = (keys, *map(np.float32, rates), rows, data, task.order)
+    args = plan.place.replicate(args)
     # A run of no steps compiles, which leaves the timed one to training alone.
     begun = time.perf_counter()
     jax.block_until_ready(trials.fit(*args, np.int32(0)))
@@ -129,7 +146,8 @@ def run_trials(
         pad_to(a, plan.n_blocks * PREDICT_BLOCK).reshape(plan.n_blocks, PREDICT_BLOCK, a.shape[1])
         for a in (table.positions(test.ids), test.dense)
     )
-    z = np.asarray(trials.predict(params, ids, dense)).reshape(len(plan.seeds), -1)
+    blocks = plan.place.replicate((ids, dense))
+    z = np.asarray(trials.predict(params, *blocks)).reshape(len(plan.seeds), -1)
     return [scores(test, row[: len(test.label)]) for row in z], cost
 
 
@@ -197,11 +215,13 @@ def evaluate_stage(
     so_far: Rows,
     test: Test,
     methods: Collection[str] = (),
+    between: Callable[[], None] = lambda: None,
 ) -> list[dict]:
     """All measurements after one stage.
 
     subsets: by method, one memory-shaped Examples per seed, its first `n` rows in use.
     so_far: all rows up to this stage. methods: the ones to measure, all if empty.
+    between: is called before the trials of every architecture, and may raise.
     Returns the `eval` records.
     """
     records = []
@@ -209,6 +229,7 @@ def evaluate_stage(
         if methods and method not in methods:
             continue
         for arch in plan.models:
+            between()
             figures, cost = run_trials(plan, task, arch, plan.rates(method, arch), test)
             cost |= {"steps": task.steps, "rows": task.rows}
             for seed, figure in zip(plan.seeds, figures, strict=True):

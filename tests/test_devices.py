@@ -5,17 +5,28 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 import toy
 
+from benchmarks.collectives import collectives
+from diet_jax import train
+from diet_jax.bilevel import start_outer
+from diet_jax.compact import pad_rows
 from diet_jax.distill import Engine
-from diet_jax.sharding import all_devices
-from diet_jax.types import Memory
+from diet_jax.models import make_model
+from diet_jax.optim import Optimizer
+from diet_jax.sharding import ONE_DEVICE, Placement, all_devices, make_place
+from diet_jax.teacher import make_teacher
+from diet_jax.trials import Recipe, epochs, make_trials
+from diet_jax.types import InputError, Memory
 
 ROOT = Path(__file__).parents[1]
 STAGES = 3
 TRAJECTORIES = (8, 1, 6, 12, 16)
+MESHES = ((1, 8, 1), (1, 1, 8), (2, 2, 2))
+MODEL = make_model("FM", dim=2, hidden=(), init_scale=0.3)
 
 
 def outcome(engine: Engine) -> dict[str, np.ndarray]:
@@ -28,7 +39,43 @@ def outcome(engine: Engine) -> dict[str, np.ndarray]:
     _, gradient = toy.outer_gradient(engine, *toy.first_turn(engine))
     found |= {f"gradient {name}": leaf for name, leaf in gradient.items()}
     found["compiled"] = engine.outer_steps._cache_size(), engine.scores._cache_size()
-    found["devices"] = [all_devices(n).mesh.size for n in TRAJECTORIES]
+    found["devices"] = [all_devices(n).size("trajectory") for n in TRAJECTORIES]
+    return found
+
+
+def sent(engine: Engine) -> list[tuple[str, int]]:
+    """What devices send one another in an outer step (the engine takes one a call)."""
+    scene, slots = toy.first_turn(engine)
+    learned = {name: getattr(slots, name) for name in toy.LEARNED}
+    state, key = start_outer(engine.plan, learned), jax.random.key(7)
+    args = engine.place.replicate((state, slots, slots.valid, key))
+    lowered = engine.outer_steps.lower(*args, np.int32(0), scene.stage, scene.anchor)
+    return collectives(lowered.compile().as_text())
+
+
+def full_data(place: Placement) -> dict[str, np.ndarray]:
+    """A teacher and three seeds of a trial on one log, and what devices send in a sharded trial.
+
+    Neither the 19 rows of the table nor the seeds can be shared evenly.
+    """
+    rng = np.random.default_rng(0)
+    rows = toy.rows(rng, 100)
+    teacher = make_teacher(MODEL, 0.05, 8, toy.VOCAB, 3, 1, n_stage=100, place=place)
+    taught = teacher.advance(teacher.init(jax.random.key(0)), rows, 2.0, rng)
+    fit = make_trials(MODEL, Recipe(Optimizer("adam"), 8), True, place).fit
+    order = np.stack([epochs(rng, 100, 7, 8) for _ in range(3)])
+    table = pad_rows(np.arange(toy.VOCAB, dtype=np.int32), place.even(toy.VOCAB))
+    keys, rates = jax.random.split(jax.random.key(1), 3), (np.float32(0.1), np.float32(0.01))
+    args = place.replicate((keys, *rates, table, train.Examples(*rows), order, np.int32(7)))
+    tried = place.fetch(fit(*args))
+    found = {
+        "teacher": taught["table"],
+        "bias": taught["net"]["bias"],
+        "answers": teacher.predict(taught, rows.ids, rows.dense),
+        "trials": tried["table"][:, : toy.VOCAB],
+    }
+    if place.size("table") > 2:
+        found["sent"] = collectives(fit.lower(*args).compile().as_text())
     return found
 
 
@@ -77,5 +124,61 @@ def test_one_compilation_serves_every_stage(eight):
     assert eight["compiled"].tolist() == [1, 1]
 
 
+def test_an_outer_step_sends_the_gradient_of_the_memory_and_no_table(eight):
+    loss, gradient = 4, sum(eight[f"gradient {name}"].nbytes for name in toy.LEARNED)
+    assert eight["sent"].tolist() == [["all-reduce", str(gradient + loss)]]
+
+
+def test_where_trajectories_are_not_spread_the_meta_gradient_is_the_same(one, eight):
+    """1 x 8 instead of 8 x 1; the one device adds in the order that `eight` did not."""
+    for name in toy.LEARNED:
+        a, b = one[f"gradient {name}"], eight[f"1 x 8 {name}"]
+        np.testing.assert_allclose(b, a, rtol=0, atol=1e-5 * np.abs(a).max())
+
+
+@pytest.fixture(scope="module")
+def plain():
+    return full_data(ONE_DEVICE)
+
+
+@pytest.mark.parametrize("mesh", MESHES)
+def test_full_data_training_is_the_same_on_every_mesh(plain, eight, mesh):
+    for name, want in plain.items():
+        np.testing.assert_allclose(eight[f"{mesh} {name}"], want, rtol=0, atol=1e-5, err_msg=name)
+
+
+def test_a_sharded_table_stays_where_it_is(eight):
+    """The devices send one another the embeddings of a batch, for look-ups and the penalty."""
+    seeds, batch, fields = 3, 8, 3
+    looked_up = seeds * batch * fields * MODEL.width * 4
+    assert eight["(1, 1, 8) sent"].tolist() == [["all-reduce", str(2 * looked_up)]]
+
+
+def test_what_the_devices_cannot_do_is_said():
+    assert make_place(6, trajectory=1).mesh.shape == {"trajectory": 1, "data": 1, "table": 1}
+    for words, args in {
+        "mesh.trajectory is 4, and outer.trajectories 6": (6, 4),
+        "mesh.data x mesh.table is 1 x 2 x 1, and there are 1 devices": (6, 0, 2),
+    }.items():
+        with pytest.raises(InputError, match=words):
+            make_place(*args)
+
+
+def eight_devices(path: str) -> None:
+    """All that this file wants to know of eight devices."""
+    jax.config.update("jax_compilation_cache_dir", str(Path(path).parent / "compiled"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)  # for what is read as HLO
+    engine = toy.engine()
+    found = outcome(engine)
+    found["sent"] = sent(engine)
+    engine = toy.engine(make_place(8, trajectory=1))
+    gradient = toy.outer_gradient(engine, *toy.first_turn(engine))[1]
+    found |= {f"1 x 8 {name}": leaf for name, leaf in gradient.items()}
+    for mesh in MESHES:
+        leaves = full_data(make_place(8, *mesh))
+        found |= {f"{mesh} {name}": leaf for name, leaf in leaves.items()}
+    np.savez(path, **found)
+
+
 if __name__ == "__main__":
-    np.savez(sys.argv[1], **outcome(toy.engine()))
+    eight_devices(sys.argv[1])

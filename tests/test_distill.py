@@ -8,9 +8,17 @@ import numpy as np
 import pytest
 import toy
 
+from diet_jax import checkpoint
 from diet_jax import memory as mem
 from diet_jax.baselines import find
-from diet_jax.distill import distill_stage, growth, set_scene
+from diet_jax.distill import (
+    Paused,
+    Progress,
+    blank_halfway,
+    distill_stage,
+    growth,
+    set_scene,
+)
 from diet_jax.models import init_params, make_model
 from diet_jax.optim import Optimizer
 from diet_jax.select import Look
@@ -190,3 +198,22 @@ def test_growth_spends_all_rows_and_steps(engine, rounds, n_new):
     assert sum(sizes) == n_new and max(sizes) - min(sizes) <= 1
     assert sum(chunks) == 10  # 37 steps in chunks of 4
     assert chunks[-1] == (10 if len(turns) == 1 else 4)
+
+
+@pytest.mark.parametrize("chunks", [0, 2, 5])
+def test_a_paused_stage_comes_out_as_one_that_was_not(engine, streamed, tmp_path, chunks):
+    """Bit for bit, from what a checkpoint gives back: before its first step, in a later round."""
+    memories, facts = streamed
+    args = (engine, memories[1], toy.stage(2), 8, 6, 2, jax.random.key(0))
+    asked = iter(range(10))
+    with pytest.raises(Paused) as caught:
+        distill_stage(*args, stop=lambda: next(asked) == chunks)
+    halfway, progress = caught.value.args
+    assert len(progress.losses) == chunks
+    checkpoint.save(tmp_path, chunks, halfway, progress._asdict(), checkpoint.PAUSED)
+    like = blank_halfway(engine.plan, memories[1])
+    halfway, said = checkpoint.load(tmp_path, chunks, like, checkpoint.PAUSED)
+    memory, fact = distill_stage(*args, paused=(halfway, Progress(**said)))
+    for name, want in memories[2]._asdict().items():
+        assert np.array_equal(getattr(memory, name), want), name
+    assert fact["outer"] == facts[1]["outer"]

@@ -58,3 +58,10 @@ def test_what_reads_records_imports_no_jax(name):
     for module in SOURCES:
         if within({module}, [f"diet_jax.{name}"]):
             assert not within(imports(module), ["jax", "jaxlib", "flax", "optax"]), module
+
+
+def test_only_sharding_knows_devices_and_processes():
+    words = ("jax.devices", "process_index", "process_count", "jax.distributed", "multihost")
+    for module, path in SOURCES.items():
+        if module not in ("diet_jax.sharding", "diet_jax.data.feed"):  # it is given a sharding
+            assert not [word for word in words if word in path.read_text()], module

@@ -53,6 +53,13 @@ def test_a_new_workdir_holds_config_and_env(tmp_path):
     assert files == {"config.json": json.loads(config().to_json()), "env.json": ENV}
 
 
+def test_a_run_may_be_taken_up_on_another_mesh(tmp_path):
+    open_workdir(tmp_path, config(mesh={"data": 8}), ENV)
+    open_workdir(tmp_path, config(mesh={"data": 1}), ENV)
+    open_workdir(tmp_path, config(), ENV)
+    assert json.loads((tmp_path / "config.json").read_text())["mesh"] == {"data": 8}
+
+
 def test_the_same_config_is_taken_up_again_and_another_is_refused(tmp_path):
     open_workdir(tmp_path, config(), ENV)
     open_workdir(tmp_path, config(), ENV | {"python": "3.12"})

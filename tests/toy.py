@@ -170,7 +170,8 @@ def outer_gradient(engine: Engine, scene: Scene, slots: Slots):
     learned = {name: getattr(slots, name) for name in LEARNED}
     state = start_outer(engine.plan, learned)
     state, slots, writable = engine.place.replicate((state, slots, slots.valid))
-    args = (jax.random.key(7), np.int32(0), scene.stage, scene.anchor)
+    key = engine.place.replicate(jax.random.key(7))
+    args = (key, np.int32(0), scene.stage, scene.anchor)
     state, loss = engine.outer_steps(state, slots, writable, *args)
     moment = optax.tree_utils.tree_get(state.opt, "mu")
     return float(loss[0]), {name: 10 * np.asarray(leaf) for name, leaf in moment.items()}

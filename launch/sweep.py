@@ -1,0 +1,279 @@
+"""Many runs of the job from one file of axes, on Ray Tune or as a SLURM array; then one table.
+
+    python -m launch.sweep --sweep=configs/sweeps/ablation.py --workdir=runs/ablation
+
+with, if wanted,
+
+    --address=ray://HEAD:10001  on a Ray cluster, whose machines share the folder
+    --slurm                     run nothing: write trials.txt and say how to submit it
+    --table                     run nothing: only the table of what is there
+    -- --config.data.path=...   flags of all runs
+
+A trial is one process of the main program in a folder of its own, named by what it changes, so the
+same command resumes a sweep: finished trials are not run again, others go on. A trial that fails is
+tried again `retries` times; what it said is then in its folder, and the table says so.
+"""
+
+import itertools
+import json
+import subprocess
+import sys
+import time
+import zlib
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import matplotlib.pyplot as plt
+import numpy as np
+from absl import app, flags
+from ml_collections import ConfigDict, config_flags
+
+from diet_jax import command
+from diet_jax.files import replace_file, replace_text
+from diet_jax.record import is_finished, read_records
+from diet_jax.summary import summarize
+from diet_jax.types import InputError
+
+SWEEP = config_flags.DEFINE_config_file("sweep", None, "The file of axes, see configs/sweeps/.")
+WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the sweep; the same one resumes it.")
+ADDRESS = flags.DEFINE_string("address", None, "Of a Ray cluster; without one, this machine.")
+SLURM = flags.DEFINE_bool("slurm", False, "Write the trials for launch/slurm.sbatch.")
+TABLE = flags.DEFINE_bool("table", False, "Run nothing.")
+
+MODES = ("one_at_a_time", "grid", "random", "halving")
+COLUMNS = ("R", "R_soft", "auc", "seconds")
+POLL_S = 0.5
+
+
+class Trial(NamedTuple):
+    """One run. change: dotted key of the config -> value. seed: of everything in it."""
+
+    change: dict[str, Any]
+    seed: int
+
+    @property
+    def label(self) -> str:
+        return ", ".join(f"{k}={shown(v)}" for k, v in self.change.items()) or "as configured"
+
+    @property
+    def name(self) -> str:
+        """Of its folder: the same for the same change, whatever else the sweep holds."""
+        said = json.dumps(self.change, sort_keys=True).encode()
+        return f"{zlib.crc32(said):08x}_seed_{self.seed}"
+
+
+def shown(value: Any) -> str:
+    """As the command line takes it, without blanks."""
+    return repr(value).replace(" ", "") if isinstance(value, (tuple, list)) else str(value)
+
+
+def expand(sweep: ConfigDict) -> list[Trial]:
+    """The trials of a sweep, in order, each once.
+
+    axes: pairs of a dotted key and a tuple of values, or for the mode random of bounds, a dict with
+    low and high, and log=True to draw their logarithms evenly. one_at_a_time: the
+    config as it is, then every value alone; grid and halving: all combinations; random: `samples`
+    draws. Each with every seed.
+    Raises InputError for what it cannot read.
+    """
+    if sweep.mode not in MODES:
+        raise InputError(f"mode is {sweep.mode!r}; set it to one of {', '.join(MODES)}")
+    axes = dict(sweep.axes)
+    for key, values in axes.items():
+        bounds = isinstance(values, dict) and set(values) <= {"low", "high", "log"}
+        if not (isinstance(values, (tuple, list)) or (bounds and sweep.mode == "random")):
+            raise InputError(f"axes[{key!r}] is {values!r}; give a tuple of values")
+    if sweep.mode == "one_at_a_time":
+        changes = [{}, *({k: v} for k, values in axes.items() for v in values)]
+    elif sweep.mode == "random":
+        rng = np.random.default_rng(0)
+        changes = [{k: draw(v, rng) for k, v in axes.items()} for _ in range(sweep.samples)]
+    else:
+        changes = [
+            dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())
+        ]
+    trials = [Trial(change, seed) for change in changes for seed in sweep.seeds]
+    return list({trial.name: trial for trial in trials}.values())
+
+
+def draw(values: Any, rng: np.random.Generator) -> Any:
+    if not isinstance(values, dict):
+        return values[rng.integers(len(values))]
+    low, high = values["low"], values["high"]
+    if values.get("log"):
+        return float(f"{np.exp(rng.uniform(np.log(low), np.log(high))):.4g}")
+    return float(f"{rng.uniform(low, high):.4g}")
+
+
+def arguments(sweep: ConfigDict, trial: Trial, workdir: Path, more: list[str]) -> list[str]:
+    """The flags of the trial's run."""
+    changed = [f"--config.{key}={shown(value)}" for key, value in trial.change.items()]
+    folder = workdir / "trials" / trial.name
+    where = [f"--config={sweep.config}", f"--workdir={folder}", f"--config.seed={trial.seed}"]
+    return [*where, *changed, *more]
+
+
+def run_trial(flags_of_run: list[str], folder: Path, told: Callable[[dict], None]) -> None:
+    """One process of the main program; told(measure) of every stage that is done.
+
+    Raises RuntimeError with its last line if it fails; all that it said is in the folder.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    command_line = [sys.executable, "-m", "diet_jax.main", *flags_of_run]
+    done = 0
+    with open(folder / "said.txt", "a") as said:
+        with subprocess.Popen(command_line, stdout=said, stderr=said) as process:
+            try:
+                while True:
+                    ended = process.poll() is not None
+                    stages = measures(folder)
+                    for stage in stages[done:]:
+                        told(stage)
+                    done = len(stages)
+                    if ended:
+                        break
+                    time.sleep(POLL_S)
+            finally:  # a trial that is stopped early stops its process, which saves
+                process.terminate()
+    if process.returncode:
+        raise RuntimeError(f"exit status {process.returncode}: {last_line(folder)}")
+
+
+def last_line(folder: Path) -> str:
+    said = folder / "said.txt"
+    lines = said.read_text().strip().splitlines() if said.exists() else []
+    return lines[-1] if lines else "not run yet"
+
+
+def measures(folder: Path) -> list[dict]:
+    """After each stage so far: the mean R and R_soft of its cells, AUC of the memory, seconds."""
+    summary = summarize(read_records(folder / "metrics.jsonl"))
+    found = []
+    for stage in summary["stages"]:
+        cells = [cell for cell in summary["cells"] if cell["stage"] == stage]
+        (record,) = (r for r in summary["stage_records"] if r["stage"] == stage)
+        auc = [cell["auc"]["memory"]["mean"] for cell in cells]
+        ratios = {
+            name: float(np.nanmean([cell[name] for cell in cells])) for name in ("R", "R_soft")
+        }
+        more = {"auc": float(np.mean(auc)), "seconds": record["seconds"], "stage": stage}
+        found.append({**ratios, **more})
+    return found
+
+
+def on_ray(sweep: ConfigDict, trials: list[Trial], workdir: Path, more: list[str]) -> None:
+    """Runs what is not finished on Ray Tune; its halving stops trials that lag behind by stage."""
+    try:
+        import ray
+        from ray import tune
+        from ray.tune.schedulers import AsyncHyperBandScheduler
+    except ImportError:
+        cure = "pip install 'diet_jax[sweep]', or use --slurm"
+        raise InputError(f"Ray Tune is not installed; {cure}") from None
+    by_name = {trial.name: trial for trial in trials}
+
+    def one(space: dict) -> None:
+        folder = workdir / "trials" / space["trial"]
+        run_trial(arguments(sweep, by_name[space["trial"]], workdir, more), folder, tune.report)
+
+    halving = {"time_attr": "stage", "grace_period": 1, "reduction_factor": sweep.reduction}
+    scheduler = AsyncHyperBandScheduler(**halving) if sweep.mode == "halving" else None
+    ray.init(ADDRESS.value, runtime_env={"env_vars": {"PYTHONPATH": str(Path.cwd())}})
+    try:
+        tune.Tuner(
+            tune.with_resources(one, dict(sweep.resources)),
+            param_space={"trial": tune.grid_search(list(by_name))},
+            tune_config=tune.TuneConfig(metric=sweep.metric, mode="max", scheduler=scheduler),
+            run_config=tune.RunConfig(
+                name="ray",
+                storage_path=str(workdir),
+                failure_config=tune.FailureConfig(max_failures=sweep.retries),
+                verbose=1,
+            ),
+        ).fit()
+    finally:
+        ray.shutdown()
+
+
+def merge(trials: list[Trial], workdir: Path) -> list[dict]:
+    """A row for each change: means over the finished seeds, their spread, and what is missing."""
+    rows = defaultdict(lambda: defaultdict(list))
+    for trial in trials:
+        row, folder = rows[trial.label], workdir / "trials" / trial.name
+        stages = measures(folder)
+        finished = is_finished(read_records(folder / "metrics.jsonl"))
+        row["finished" if finished else "unfinished"].append(trial.name)
+        row["said"] += [] if finished else [last_line(folder)]
+        for column in COLUMNS if finished else ():
+            values = [stage[column] for stage in stages]
+            row[column].append(sum(values) if column == "seconds" else np.mean(values))
+    merged = []
+    for label, row in rows.items():
+        means = {
+            c: {"mean": float(np.mean(row[c])), "sd": spread(row[c])} for c in COLUMNS if row[c]
+        }
+        states = {state: row[state] for state in ("finished", "unfinished", "said")}
+        merged.append({"change": label, **means, **states})
+    return merged
+
+
+def spread(values: list[float]) -> float:
+    return float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
+
+
+def markdown(rows: list[dict]) -> str:
+    lines = ["| | R | R_soft | AUC | seconds | seeds | not finished |", "|---" * 7 + "|"]
+    for row in rows:
+        cells = []
+        for column in COLUMNS:
+            digits = {"auc": 4, "seconds": 0}.get(column, 2)
+            cell = row.get(column)
+            cells.append(f"{cell['mean']:.{digits}f} ± {cell['sd']:.{digits}f}" if cell else "-")
+        said = row["said"][-1].replace("|", "/") if row["said"] else ""
+        left = f"{len(row['unfinished'])}: {said}" if said else ""
+        lines.append(f"| {row['change']} | {' | '.join(cells)} | {len(row['finished'])} | {left} |")
+    return "\n".join(lines) + "\n"
+
+
+def draw_figure(rows: list[dict], metric: str, path: Path) -> None:
+    """The metric of every change, mean and standard deviation over seeds."""
+    rows = [row for row in rows if metric in row][::-1]
+    plt.rcParams["svg.fonttype"] = "none"  # text stays text
+    figure, axes = plt.subplots(figsize=(7, 1 + 0.3 * len(rows)), layout="constrained")
+    means, spreads = ([row[metric][part] for row in rows] for part in ("mean", "sd"))
+    axes.errorbar(means, range(len(rows)), xerr=spreads, fmt="o", color="#0072b2", capsize=3)
+    axes.set_yticks(range(len(rows)), [row["change"] for row in rows])
+    axes.set_xlabel(metric)
+    axes.grid(axis="x", alpha=0.3)
+    replace_file(path, lambda draft: figure.savefig(draft, format="svg"))
+    plt.close(figure)
+
+
+def sweep_through(sweep: ConfigDict, workdir: Path, more: list[str]) -> None:
+    trials = expand(sweep)
+    workdir.mkdir(parents=True, exist_ok=True)
+    lines = [" ".join(arguments(sweep, trial, workdir, more)) for trial in trials]
+    replace_text(workdir / "trials.txt", "\n".join(lines) + "\n")
+    if SLURM.value:
+        print(f"TRIALS={workdir / 'trials.txt'} sbatch --array=0-{len(trials) - 1} --nodes=1 \\")
+        print("    --ntasks-per-node=1 --gpus-per-node=1 launch/slurm.sbatch")
+        return
+    if not TABLE.value:
+        on_ray(sweep, trials, workdir, more)
+    rows = merge(trials, workdir)
+    replace_text(workdir / "table.json", json.dumps(rows, indent=1) + "\n")
+    replace_text(workdir / "table.md", markdown(rows))
+    draw_figure(rows, sweep.metric, workdir / "figure.svg")
+    print(markdown(rows))
+
+
+def main(argv: list[str]) -> None:
+    workdir = Path(WORKDIR.value).absolute()
+    command.told(lambda: sweep_through(SWEEP.value, workdir, argv[1:]))
+
+
+if __name__ == "__main__":
+    flags.mark_flags_as_required(["sweep", "workdir"])
+    app.run(main)

@@ -1,0 +1,51 @@
+"""One of four processes with two devices each: `python four.py FILE COORDINATOR N NUMBER`.
+
+The first one writes what they computed together; every one checks what they tell one another.
+"""
+
+import sys
+
+import jax
+import numpy as np
+import pytest
+import toy
+
+from diet_jax import sharding
+from diet_jax.models import make_model
+from diet_jax.models.linear import init_first_order
+from diet_jax.sharding import Placement, make_place
+from diet_jax.teacher import make_teacher
+from diet_jax.types import InputError
+
+
+def taught(place: Placement) -> np.ndarray:
+    """The table of a teacher after a pass over 100 rows."""
+    rng, model = np.random.default_rng(0), make_model("LR", dim=1, hidden=())
+    rows = toy.rows(rng, 100)
+    teacher = make_teacher(model, 0.05, 8, toy.VOCAB, 3, 1, n_stage=100, place=place)
+    table, net = np.zeros((toy.VOCAB, 1), np.float32), init_first_order(rows.dense)
+    return teacher.advance({"table": table, "net": net}, rows, 1.0, rng)["table"]
+
+
+def member(path: str, coordinator: str, n: int, number: int) -> None:
+    sharding.join(coordinator, n, number)
+    assert sharding.several() and jax.device_count() == 8
+    assert sharding.told_by_first(lambda: {"from": number}) == {"from": 0}
+    assert [sharding.any_process(number == k) for k in (3, 4)] == [True, False]
+    with pytest.raises(InputError, match="not hold the same log; see to it"):
+        sharding.same_everywhere("log", number // 3, "see to it")
+
+    def fails():
+        raise InputError("of the first")
+
+    with pytest.raises(InputError, match="of the first"):
+        sharding.told_by_first(fails)
+    table = taught(make_place(1, data=2, table=4))
+    if sharding.is_first():
+        np.save(path, table)
+
+
+if __name__ == "__main__":
+    path, *flags = sys.argv[1:]
+    coordinator, n, number = (flag.partition("=")[2] for flag in flags)
+    member(path, coordinator, int(n), int(number))

@@ -1,0 +1,121 @@
+"""A sweep is one list of runs, whatever runs them; its table says what finished and what not."""
+
+import importlib.util
+import json
+import subprocess
+import sys
+import xml.etree.ElementTree as ET
+from operator import attrgetter
+
+import cli
+import fakes
+import pytest
+from absl import flags
+from ml_collections import ConfigDict, config_flags
+
+from configs.sweeps import ablation, rate, rates
+from launch import sweep
+from launch.sweep import Trial, arguments, draw_figure, expand, markdown, merge
+
+
+def a_sweep(mode: str, **change) -> ConfigDict:
+    c = ablation.get_config()
+    c.update(
+        {"mode": mode, "seeds": (0, 1), "axes": (("a.b", (1, 2)), ("c", ("x", "y"))), **change}
+    )
+    return c
+
+
+def test_modes_expand_to_the_changes_they_promise():
+    found = {mode: expand(a_sweep(mode, samples=3)) for mode in sweep.MODES}
+    alone = [{}, {"a.b": 1}, {"a.b": 2}, {"c": "x"}, {"c": "y"}]
+    assert [t.change for t in found["one_at_a_time"] if t.seed == 1] == alone
+    assert len(found["grid"]) == 8 and Trial({"a.b": 2, "c": "x"}, 1) in found["grid"]
+    assert found["grid"] == found["halving"]
+    assert found["random"] == expand(a_sweep("random", samples=3))  # so that it can resume
+    bounds = (("lr", {"low": 0.1, "high": 10.0, "log": True}),)
+    drawn = [t.change["lr"] for t in expand(a_sweep("random", samples=40, seeds=(0,), axes=bounds))]
+    assert min(drawn) < 0.5 and max(drawn) > 2 and all(0.1 <= x <= 10 for x in drawn)
+
+
+@pytest.mark.parametrize(
+    ("change", "named"), [({"axes": (("a", 3),)}, "tuple of values"), ({"mode": "all"}, "one_at_")]
+)
+def test_a_sweep_that_cannot_be_read_is_refused(change, named):
+    with pytest.raises(sweep.InputError, match=named):
+        expand(a_sweep(**({"mode": "grid"} | change)))
+
+
+@pytest.mark.parametrize("module", [ablation, rate, rates])
+def test_what_the_sweeps_change_comes_back_from_the_command_line(module, tmp_path, monkeypatch):
+    config = module.get_config()
+    trials = [trial for trial in expand(config) if trial.seed == 0]
+    assert len({trial.name for trial in trials}) == len(trials) > 3
+    monkeypatch.chdir(cli.ROOT)
+    for trial in trials:
+        file, workdir, *words = arguments(config, trial, tmp_path, [])
+        assert workdir.startswith("--workdir=") and not any(" " in word for word in words)
+        monkeypatch.setattr(sys, "argv", ["", file, *words])  # ml_collections looks there
+        values = flags.FlagValues()
+        parsed = config_flags.DEFINE_config_file("config", flag_values=values, lock_config=True)
+        values(sys.argv)
+        for key, want in trial.change.items():
+            assert attrgetter(key)(parsed.value) == want
+
+
+@pytest.fixture
+def ran(tmp_path):
+    """A sweep of which one trial of two finished; the other one failed."""
+    trials = [Trial({"outer.lr": lr}, 0) for lr in (0.1, 0.2)]
+    for trial, text in zip(trials, ("", "one\nerror: no | room\n"), strict=True):
+        folder = tmp_path / "trials" / trial.name
+        folder.mkdir(parents=True)
+        (folder / "said.txt").write_text(text)
+    records = fakes.run_records(stages=4)
+    lines = "".join(json.dumps(record) + "\n" for record in records)
+    (tmp_path / "trials" / trials[0].name / "metrics.jsonl").write_text(lines)
+    return trials, tmp_path
+
+
+def test_one_table_and_one_figure_hold_what_finished_and_what_failed(ran):
+    trials, folder = ran
+    good, bad = merge(trials, folder)
+    stages = sweep.measures(folder / "trials" / trials[0].name)
+    assert good["R"]["mean"] == pytest.approx(sum(s["R"] for s in stages) / len(stages))
+    assert good["finished"] == [trials[0].name] and "R" not in bad
+    table = markdown([good, bad]).splitlines()
+    assert table[2].startswith("| outer.lr=0.1 | ") and table[3].endswith("| 1: error: no / room |")
+    draw_figure([good, bad], "R", folder / "figure.svg")
+    assert "outer.lr=0.1" in ET.tostring(ET.parse(folder / "figure.svg").getroot(), "unicode")
+
+
+def test_a_slurm_array_has_a_line_for_each_trial_and_needs_no_ray(tmp_path):
+    command = [sys.executable, "-m", "launch.sweep", "--sweep=configs/sweeps/rates.py", "--slurm"]
+    done = subprocess.run(
+        [*command, f"--workdir={tmp_path}", "--", "--config.data.path=log.csv"],
+        cwd=cli.ROOT,
+        env=cli.ENV,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    lines = (tmp_path / "trials.txt").read_text().splitlines()
+    assert f"--array=0-{len(lines) - 1}" in done.stdout and len(set(lines)) == 12
+    assert all(line.endswith(" --config.data.path=log.csv") for line in lines)
+
+
+@pytest.mark.skipif(not importlib.util.find_spec("ray"), reason="Ray is an extra: [sweep]")
+def test_ray_runs_trials_retries_what_fails_and_goes_on_without_it(tmp_path):
+    """With a config that cannot be read, which is as quick as a run can be."""
+    text = "from configs.sweeps import ablation\ndef get_config():\n    c = ablation.get_config()\n"
+    more = "    c.update(dict(config='none.py', axes=(), retries=1, seeds=(0, 1)))\n    return c\n"
+    (tmp_path / "s.py").write_text(text + more)
+    command = [sys.executable, "-m", "launch.sweep", f"--sweep={tmp_path / 's.py'}"]
+    done = subprocess.run(
+        [*command, f"--workdir={tmp_path}"], cwd=cli.ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    (row,) = json.loads((tmp_path / "table.json").read_text())
+    assert len(row["unfinished"]) == 2 and "none.py" in row["said"][0]
+    said = (tmp_path / "trials" / row["unfinished"][0] / "said.txt").read_text()
+    assert said.count("config file cannot be read") == 2
