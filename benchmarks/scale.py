@@ -24,13 +24,13 @@ from absl import app, flags, logging
 from benchmarks.collectives import collectives
 from diet_jax import sharding, train
 from diet_jax.bilevel import Anchor, Plan, StageData, make_outer_steps, start_outer
-from diet_jax.evaluate import Recipe, make_trials
 from diet_jax.files import replace_text
 from diet_jax.metagrad import Inner, Slots
 from diet_jax.models import make_model
 from diet_jax.optim import Optimizer
 from diet_jax.record import software_versions
 from diet_jax.sharding import Placement, make_place
+from diet_jax.trials import Recipe, make_trials
 from diet_jax.types import InputError
 
 OUT = flags.DEFINE_string("out", None, "Result file.")

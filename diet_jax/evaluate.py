@@ -24,7 +24,7 @@ import jax
 from absl import app, flags
 from ml_collections import ConfigDict, config_flags
 
-from diet_jax import checkpoint, command, console
+from diet_jax import checkpoint, command, console, sharding
 from diet_jax.job import Job, State, prepare
 from diet_jax.models import make_model
 from diet_jax.record import evaluated_stages, read_records, software_versions
@@ -72,7 +72,7 @@ def compare() -> Path:
         for method in zoo.methods
         for name, spec in zoo.variants.items()
     }
-    env = software_versions() | {"device": jax.devices()[0].device_kind}
+    env = software_versions() | {"device": ", ".join(sorted(set(sharding.device_kinds())))}
     return report.write(out, lines, {name: dict(s) for name, s in zoo.variants.items()}, rates, env)
 
 
