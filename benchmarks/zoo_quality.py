@@ -63,7 +63,7 @@ def problem() -> dict[str, np.ndarray]:
 
 def ours(name: str, lr: float, p: dict[str, np.ndarray]) -> np.ndarray:
     """AUC [seeds, epochs, 2] on the rows that choose and that test."""
-    # Adam as PyTorch has it. What evaluation trains with has an eps_root, which holds rare rows back.
+    # Adam as PyTorch has it; that of evaluation has an eps_root, which holds rare rows back.
     model, tx = make_model(name, DIM, HIDDEN), optax.adam(lr)
     (n, n_fields), n_table = p["ids"].shape, int(p["ids"].max()) + 1
     fitted = p["part"] == 0
