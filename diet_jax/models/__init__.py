@@ -80,10 +80,14 @@ def make_model(
     kind, given = parse(name)
     if kind not in MODELS:
         raise InputError(f"unknown architecture {kind!r}: choose from {', '.join(MODELS)}")
-    known = ["dim", "hidden", *list(inspect.signature(MODELS[kind]).parameters)[1:]]
-    if unknown := [key for key in given if key not in known]:
-        raise InputError(f"{kind} has no {unknown[0]!r} to set: choose from {', '.join(known)}")
-    dim, hidden = given.pop("dim", dim), tuple(given.pop("hidden", hidden))
+    parameters = list(inspect.signature(MODELS[kind]).parameters.values())[1:]
+    known = {"dim": dim, "hidden": tuple(hidden), **{p.name: p.default for p in parameters}}
+    for key, value in given.items():
+        if key not in known:
+            raise InputError(f"{kind} has no {key!r} to set: choose from {', '.join(known)}")
+        if type(value) is not type(known[key]):
+            raise InputError(f"{name!r}: {key} is {value!r}; write it like {known[key]!r}")
+    dim, hidden = given.pop("dim", dim), given.pop("hidden", tuple(hidden))
     history = tuple(k for k, (p, v) in enumerate(zip(pool, vocab, strict=False)) if p != v)
     target = vocab[history[0]] if history else -1
     spec = Spec(dim, hidden, max(pool, default=-1) + 1, target)
@@ -94,17 +98,17 @@ def make_model(
 
 
 def parse(name: str) -> tuple[str, dict[str, Any]]:
-    """ "DCNv2:n_cross=3" as ("DCNv2", {"n_cross": 3}).
+    """What a name says: ("DCNv2", {"n_cross": 3}) of "DCNv2:n_cross=3".
 
     Raises InputError if what follows the colon is not key=value with literal values.
     """
     kind, _, settings = name.partition(":")
     try:
         call = ast.parse(f"f({settings})", mode="eval").body
-        assert isinstance(call, ast.Call) and not call.args
-        assert all(key.arg for key in call.keywords)  # no **
-        return kind, {str(key.arg): ast.literal_eval(key.value) for key in call.keywords}
-    except (SyntaxError, ValueError, AssertionError):
+        if not isinstance(call, ast.Call) or call.args or not all(k.arg for k in call.keywords):
+            raise ValueError
+        return kind, {str(k.arg): ast.literal_eval(k.value) for k in call.keywords}
+    except (SyntaxError, ValueError):
         raise InputError(
             f"cannot read {settings!r} of architecture {name!r}: write KEY=VALUE, for example "
             "DCNv2:n_cross=3"
