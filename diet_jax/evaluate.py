@@ -3,12 +3,12 @@
     python -m diet_jax.evaluate --memory=runs/quickstart --zoo=configs/zoo.py
 
 --memory names finished runs of `diet_jax.main`; several, of one config with other seeds, are told
-apart in the spread. Every variant of the zoo is trained from scratch on the last stage's memory and
-its baselines with the run's evaluation seeds, and on all rows with twice as many, so that two full
-boards say how far a ranking can agree at all. Rates are those of the run's recipe for the
-architecture, or, with --rates=FOLDER, those that an earlier comparison found best for each method
-and variant. To choose on rows that judge nothing, let that one be of a run with
---config.eval.on=validation and --zoo=configs/zoo.py:tune, which tries a grid.
+apart in the spread. Every variant of the zoo is trained from scratch on the last stage's memories
+and their baselines with the runs' evaluation seeds, and once, on all rows, with twice as many, so
+that two full boards say how far a ranking can agree at all. Rates are those of the run's recipe for
+the architecture, or, with --rates=FOLDER[,FOLDER], those that earlier comparisons found best for
+each method and variant. To choose on rows that judge nothing, let these be of a run with
+--config.eval.on=validation, and --zoo=configs/zoo.py:tune and :tune_full, which try a grid.
 
 The results go to --out (default: zoo/ in the first run): trials.jsonl, which is also what a second
 call resumes from, and zoo.md with its figures.
@@ -35,7 +35,7 @@ from diet_jax.types import Config, InputError
 
 MEMORY = flags.DEFINE_list("memory", None, "Folders of finished runs.")
 ZOO = config_flags.DEFINE_config_file("zoo", None, "The models, for example configs/zoo.py.")
-RATES = flags.DEFINE_string("rates", "", "Folder of a comparison whose best rates are used.")
+RATES = flags.DEFINE_list("rates", [], "Folders of comparisons whose best rates are used.")
 OUT = flags.DEFINE_string("out", "", "Folder of the results.")
 
 Rates = dict[tuple[str, str], tuple[float, float]]  # (method, variant) -> learning rate, L2
@@ -56,8 +56,14 @@ def compare() -> Path:
     out = Path(OUT.value or Path(folders[0]) / "zoo")
     file = out / "trials.jsonl"
     zoo: Config = ZOO.value
-    chosen = best(read_records(known_file(RATES.value))) if RATES.value else {}
+    chosen = best([r for folder in RATES.value or [] for r in read_records(known_file(folder))])
     memories = [open_run(Path(folder)) for folder in folders]
+    for memory in memories[1:]:
+        if others_than_seed(memory) != others_than_seed(memories[0]):
+            raise InputError(
+                f"{memory.folder} is a run of another config than {memories[0].folder}; "
+                "compare runs that differ in their seed alone"
+            )
     out.mkdir(parents=True, exist_ok=True)
     if not jax.config.values["jax_compilation_cache_dir"]:
         jax.config.update("jax_compilation_cache_dir", str(out / "compiled"))
@@ -95,6 +101,10 @@ def open_run(folder: Path) -> Memory:
     return Memory(folder, job, state, stages[-1])
 
 
+def others_than_seed(memory: Memory) -> str:
+    return json.dumps(memory.job.config.to_dict() | {"seed": 0, "stage": memory.stage}, default=str)
+
+
 def recipe(memory: Memory, method: str, arch: str) -> tuple[float, float]:
     return memory.job.evaluation.rates(method, arch)
 
@@ -118,6 +128,8 @@ def measure(
     for name, spec in zoo.variants.items():
         plans = {}  # what is compiled for a variant serves all memories, methods and rates
         for memory, method in ((memory, method) for memory in memories for method in zoo.methods):
+            if method == "full" and memory is not memories[0]:
+                continue  # all rows are the same for all
             usual = recipe(memory, method, spec.arch)
             grid = [chosen.get((method, name), usual)]
             grid += [(lr, l2) for lr in zoo.lrs for l2 in zoo.l2s or [usual[1]]]

@@ -74,7 +74,7 @@ def test_the_best_rates_are_those_of_the_highest_mean():
 
 
 def test_the_published_zoo_has_two_dozen_variants_of_known_architectures():
-    for how in ("", "tune"):
+    for how in ("", "tune", "tune_full"):
         variants = published_zoo.get_config(how).variants
         assert len(variants) >= 24 and {v.arch for v in variants.values()} <= set(MODELS)
 

@@ -83,17 +83,12 @@ def headline(boards: dict[str, Board], records: list[dict], names: list[str]) ->
     spent = {m: cost(records, m, seeds[m]) for m in boards}
     for m, by_run in boards.items():
         mean = np.mean([b.mean() for b in by_run.values()])
-        gaps = [np.abs(b.mean(1) - boards["full"][r].mean(1)) for r, b in shared(boards, m)]
+        full = boards.get("full", {}).values()
+        gaps = [np.abs(b.mean(1) - f.mean(1)) for f in full for b in by_run.values()]
         away = f"{np.mean(gaps):.4f}" if m != "full" and gaps else ""
         less = f"{spent['full'] / spent[m]:.1f} x" if m != "full" and "full" in spent else ""
         text.append(f"| {METHODS[m]} | {mean:.4f} | {away} | {spent[m]:.1f} | {less} |")
     return [*text, "", "Seconds: training and compiling, of one seed and one memory."]
-
-
-def shared(boards: dict[str, Board], method: str) -> list[tuple[str, np.ndarray]]:
-    """The runs of a method that have full data beside it."""
-    full = boards.get("full", {})
-    return [(run, b) for run, b in boards[method].items() if run in full]
 
 
 def cost(records: list[dict], method: str, n_seeds: int) -> float:
@@ -115,11 +110,11 @@ def ranks(boards: dict[str, Board]) -> list[str]:
         "| | tau | ceiling | Spearman | pairs in order | regret | regret of three |",
         "|---|---|---|---|---|---|---|",
     ]
-    for m in boards:
-        both = shared(boards, m)
-        if m == "full" or not both or len(both[0][1]) < 2:
+    for m, by_run in boards.items():
+        full = next(iter(boards.get("full", {}).values()), np.zeros((0, 0)))
+        if m == "full" or len(full) < 2:
             continue
-        found = [agreement(boards["full"][run], b) for run, b in both]
+        found = [agreement(full, b) for b in by_run.values()]
         mean = {k: float(np.nanmean([f[k] for f in found])) for k in found[0]}
         spread = f" ± {np.std([f['tau'] for f in found], ddof=1):.2f}" if len(found) > 1 else ""
         text.append(
