@@ -292,6 +292,9 @@ def go_on(
         halfway, said = checkpoint.load(folder, chunks[-1], like, checkpoint.PAUSED)
         if said.pop("stage") == number:
             paused = halfway, Progress(**said)
+        else:  # of an earlier stage, left by a crash
+            checkpoint.clear(folder)
+            chunks = []
     steps, first = outer_steps(job.config, number), sharding.is_first()
     bar = console.stage_progress(number, len(job.steps) + 1, steps)
     try:
