@@ -87,7 +87,12 @@ def never() -> bool:
 
 
 def rewrite(
-    job: Job, state: State, turn: Turn, report, stop: Callable[[], bool], paused: Pause
+    job: Job,
+    state: State,
+    turn: Turn,
+    report,
+    stop: Callable[[], bool] = never,
+    paused: Pause = None,
 ) -> tuple[Memory, dict]:
     """The memory after the stage, and the facts of its distillation."""
     config, number, look, past = job.config, turn.number, turn.look, state.memory
