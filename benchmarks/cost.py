@@ -23,13 +23,19 @@ class Machine(NamedTuple):
 
 
 class Log(NamedTuple):
-    """A stage: its rows, slots of the memory, table rows in all and that the memory touches."""
+    """A stage: its rows, slots of the memory, table rows in all and that the memory touches.
+
+    moved: floats of a table entry that a step of inner training reads or writes. window: inner
+    steps that are differentiated.
+    """
 
     name: str
     rows: float
     slots: float
     table: float
     compact: float
+    moved: int
+    window: int
 
 
 # Data sheets: H100 SXM 3.35 TB/s, NVLink 450 GB/s a direction, 400 Gbit/s a GPU between nodes;
@@ -39,28 +45,29 @@ MACHINES = (
     Machine("64 x H100", 64, 3.35e12, 50e9),
     Machine("v5p-128 (64 chips)", 64, 2.765e12, 600e9),
 )
-# A day of Criteo 1TB is 4.37e9 / 24 rows; 1 % of them by its end is 24 times as many slots.
+ADAM, ROWWISE = 8, 4  # parameter, gradient, and Adam's two moments, each read and written
+# A day of Criteo 1TB is 4.37e9 / 24 rows; half way 1 % of the rows so far is twelve days' slots.
+# The compact tables are the largest that the dry run of benchmarks/scale.py fits into 80 GB.
 LOGS = (
-    Log("Criteo 1TB, a day", 1.82e8, 4.37e7 / 24 * 12, 1e8, 1 << 23),
-    Log("10^10 rows a day", 1e10, 1e7, 1e8, 1 << 24),
+    Log("Criteo 1TB, a day", 1.82e8, 4.37e7 / 24 * 12, 1e8, 1 << 22, ADAM, 30),
+    Log("10^10 rows a day", 1e10, 1e7, 1e8, 1 << 24, ROWWISE, 8),
 )
-WIDTH, STEPS, WINDOW = 64, 60, 30  # columns of a table row, inner steps, those differentiated
-OUTER_STEPS, TRAJECTORIES = 400, 64
+WIDTH, STEPS, OUTER_STEPS = 64, 60, 400  # columns of a table row, inner steps, outer steps
 BATCH, EPOCHS = 65536, 2  # of the teacher
-ADAM = 8  # floats of a table entry that a step moves: parameter, moments, gradient, each both ways
-BACKWARD = 4 * ADAM  # for a differentiated step: forward, again, and its derivative, twice as much
+BACKWARD = 4  # a differentiated step: forward, again, and its derivative, twice as much
 
 
 def outer_step(log: Log, machine: Machine) -> tuple[float, float]:
-    """Seconds of work and of the all-reduce of an outer step, which differentiates on average
-    WINDOW of (STEPS + WINDOW) / 2 inner steps."""
-    plain = (STEPS - WINDOW) / 2
-    moved = log.compact * WIDTH * FLOAT * (ADAM * plain + BACKWARD * WINDOW)
-    side_by_side = -(-TRAJECTORIES // machine.devices)
+    """Seconds of work and of the all-reduce of an outer step, with a trajectory on each device.
+
+    A window ends at any step with the same chance, so (STEPS - window) / 2 steps come before it.
+    """
+    passes = (STEPS - log.window) / 2 + BACKWARD * log.window
+    moved = log.compact * WIDTH * FLOAT * log.moved * passes
     gradient = 2 * FLOAT * log.slots  # a label and a weight for each slot
     n = machine.devices
     return (
-        side_by_side * moved / (machine.memory * REACHED),
+        moved / (machine.memory * REACHED),
         2 * gradient * (n - 1) / n / (machine.link * REACHED),
     )
 

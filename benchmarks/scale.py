@@ -194,20 +194,27 @@ def cells() -> list[tuple[str, int, int, int]]:
 def dry_run() -> list[dict]:
     """What each of 256 devices would hold, by program, as XLA's CPU compiler lays it out."""
     found = []
-    for compact in (1 << 20, 1 << 22, 1 << 24):
-        for optimizer in ("adam", "rowwise_adagrad"):
-            cell = LARGE | {"compact": compact, "optimizer": optimizer, "trajectories": DEVICES}
-            place = make_place(DEVICES)
-            step, shapes = make(cell, place, mebibytes=48 << 10)
-            whole = jax.tree.map(
-                lambda a, s=place.whole: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s), shapes
-            )
-            try:
-                held = holds(step, whole)
-            except InputError as error:  # the program refuses before it compiles
-                held = {"refused": str(error)}
-            found.append({"program": "outer step", **cell, **held})
-            print(found[-1])
+    for bits, optimizer, window in (
+        (20, "adam", 30),
+        (22, "adam", 30),
+        (22, "rowwise_adagrad", 30),
+        (24, "adam", 30),
+        (24, "rowwise_adagrad", 30),
+        (24, "rowwise_adagrad", 8),
+    ):
+        cell = LARGE | {"compact": 1 << bits, "optimizer": optimizer, "window": window}
+        cell |= {"trajectories": DEVICES}
+        place = make_place(DEVICES)
+        step, shapes = make(cell, place, mebibytes=48 << 10)
+        whole = jax.tree.map(
+            lambda a, s=place.whole: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s), shapes
+        )
+        try:
+            held = holds(step, whole)
+        except InputError as error:  # the program refuses before it compiles
+            held = {"refused": str(error)}
+        found.append({"program": "outer step", **cell, **held})
+        print(found[-1])
     model = make_model("DeepFM", LARGE["dim"], (32,))
     for table in (1, DEVICES):
         place = make_place(1, data=DEVICES // table, table=table)
@@ -251,6 +258,30 @@ def holds(program, arguments) -> dict:
     }
 
 
+def markdown(rows: list[dict]) -> str:
+    """The table of docs/scale.md: of cells, or of the dry run."""
+    if "kind" not in rows[0]:
+        lines = ["| program | arguments | work | results | total |", "|---" * 5 + "|"]
+        for row in rows:
+            name = f"{row['program']}, {row['mesh']}" if "mesh" in row else row["program"]
+            if "compact" in row:
+                name += f", 2^{row['compact'].bit_length() - 1} rows touched"
+                name += f", {row['optimizer']}, window {row['window']}"
+            parts = [row.get(part) for part in ("arguments", "work", "results", "total")]
+            cells = [f"{part:.1f}" for part in parts if part is not None]
+            needs = row.get("refused", "").partition(" need ")[2].partition(" MiB")[0]
+            cells = cells or ["", f"unrolled steps alone {int(needs) / 1024:.0f}", "", "refused"]
+            lines.append(f"| {name} | {' | '.join(cells)} |")
+        return "\n".join(lines)
+    lines = ["| | trajectories | processes | devices | step, s | sent, bytes | gradient | table |"]
+    lines.append("|---" * 8 + "|")
+    for r in rows:
+        cells = (r["cell"]["trajectories"], r["processes"], r["devices"], f"{r['step_s']:.3f}")
+        cells += tuple(f"{r[name]:,}" for name in ("sent_bytes", "gradient_bytes", "table_bytes"))
+        lines.append(f"| {r['kind']} | {' | '.join(map(str, cells))} |")
+    return "\n".join(lines)
+
+
 def main(_) -> None:
     logging.set_verbosity(logging.WARNING)
     if CELL.value:
@@ -284,6 +315,7 @@ def main(_) -> None:
         "env": software_versions() | {"cores": os.cpu_count()},
         "rows": dry_run() if DRY.value else rows,
     }
+    print(markdown(result["rows"]))
     if OUT.value:
         Path(OUT.value).parent.mkdir(parents=True, exist_ok=True)
         replace_text(Path(OUT.value), json.dumps(result, indent=1) + "\n")

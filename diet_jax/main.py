@@ -31,11 +31,15 @@ HEARTBEAT = flags.DEFINE_integer(
 )
 
 
+def start(argv: list[str]) -> None:
+    """`main`, as one process of the job that the flags or a launcher make it part of."""
+    given = COORDINATOR.value, PROCESSES.value, NUMBER.value, CLUSTER.value, HEARTBEAT.value
+    command.told(lambda: sharding.join(*given))
+    main(argv)
+
+
 def main(argv: list[str]) -> None:
     def action():
-        sharding.join(
-            COORDINATOR.value, PROCESSES.value, NUMBER.value, CLUSTER.value, HEARTBEAT.value
-        )
         workdir = str(WORKDIR.value)
         if not jax.config.values["jax_compilation_cache_dir"]:
             # What a resumed run need not compile again.
@@ -84,7 +88,7 @@ def parse(argv: list[str]) -> list[str]:
 def entry() -> None:
     """The console command, run from the folder that holds configs/."""
     sys.path.insert(0, os.getcwd())  # configs import one another; `python -m` does this by itself
-    app.run(main, flags_parser=parse)
+    app.run(start, flags_parser=parse)
 
 
 if __name__ == "__main__":

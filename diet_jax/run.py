@@ -87,7 +87,12 @@ def never() -> bool:
 
 
 def rewrite(
-    job: Job, state: State, turn: Turn, report, stop: Callable[[], bool], paused: Pause
+    job: Job,
+    state: State,
+    turn: Turn,
+    report,
+    stop: Callable[[], bool] = never,
+    paused: Pause = None,
 ) -> tuple[Memory, dict]:
     """The memory after the stage, and the facts of its distillation."""
     config, number, look, past = job.config, turn.number, turn.look, state.memory
@@ -292,6 +297,9 @@ def go_on(
         halfway, said = checkpoint.load(folder, chunks[-1], like, checkpoint.PAUSED)
         if said.pop("stage") == number:
             paused = halfway, Progress(**said)
+        else:  # of an earlier stage, left by a crash
+            checkpoint.clear(folder)
+            chunks = []
     steps, first = outer_steps(job.config, number), sharding.is_first()
     bar = console.stage_progress(number, len(job.steps) + 1, steps)
     try:
