@@ -230,8 +230,8 @@ def evaluate_stage(
             continue
         for arch in plan.models:
             between()
-            figures, cost = run_trials(plan, task, arch, plan.rates(method, arch), test)
-            cost |= {"steps": task.steps, "rows": task.rows}
+            figures, seconds = run_trials(plan, task, arch, plan.rates(method, arch), test)
+            cost = {"steps": task.steps, "rows": task.rows, **seconds}
             for seed, figure in zip(plan.seeds, figures, strict=True):
                 about = {"stage": stage, "method": method, "arch": arch, "seed": seed}
                 records.append({"kind": "eval", **about, **figure, **cost})

@@ -7,6 +7,9 @@ import tempfile
 if "PYTEST_XDIST_WORKER" not in os.environ:
     _cache = tempfile.TemporaryDirectory(prefix="diet_jax_cache_")
     os.environ["DIET_JAX_CACHE"] = _cache.name
+    # What one process has compiled, no other needs to: workers and commands run the same programs.
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", os.path.join(_cache.name, "compiled"))
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
 
 # Before JAX is imported, and for every process that a test starts. With ranks strict, a label [B]
 # against a logit [B, 1] is an error and not a loss over [B, B].
