@@ -37,7 +37,12 @@ from diet_jax.summary import summarize
 from diet_jax.types import InputError
 
 SWEEP = config_flags.DEFINE_config_file("sweep", None, "The file of axes, see configs/sweeps/.")
-WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the sweep; the same one resumes it.")
+WORKDIR = flags.DEFINE_string(
+    "workdir",
+    None,
+    "Folder of the sweep; the same one resumes it.",
+    allow_override=True,  # the main program, which may be loaded too, has one of that name
+)
 ADDRESS = flags.DEFINE_string("address", None, "Of a Ray cluster; without one, this machine.")
 SLURM = flags.DEFINE_bool("slurm", False, "Write the trials for launch/slurm.sbatch.")
 TABLE = flags.DEFINE_bool("table", False, "Run nothing.")
