@@ -213,7 +213,9 @@ def render(name: str, lines: list[dict]) -> None:
     fig, axes = plt.subplots(1, len(RATES.value), figsize=(6 * len(RATES.value), 9), squeeze=False)
     for rate, axis in zip(map(float, RATES.value), axes[0], strict=True):
         mine = [line for line in lines if line["rate"] == rate]
-        by_seed = gather(mine, lambda line: mean_of(line["auc"]))
+        by_seed: dict[str, dict[int, float]] = defaultdict(dict)
+        for line in mine:
+            by_seed[line["method"]][line["seed"]] = float(np.mean([*line["auc"].values()]))
         rows = table(by_seed)
         head = "| method | AUC | R | R_soft | behind diet | seeds |"
         text += ["", f"## {100 * rate:g} % of the rows", "", head, "|---" * 6 + "|"]
@@ -227,18 +229,6 @@ def render(name: str, lines: list[dict]) -> None:
     fig.tight_layout()
     replace_file(folder / f"{name}.svg", lambda draft: fig.savefig(draft, format="svg"))
     replace_text(folder / f"{name}.md", "\n".join([*text, "", f"![AUC by method]({name}.svg)", ""]))
-
-
-def gather(lines: list[dict], value) -> dict[str, dict[int, float]]:
-    """value(line) by method and seed; of two lines of one cell the later."""
-    found: dict[str, dict[int, float]] = defaultdict(dict)
-    for line in lines:
-        found[line["method"]][line["seed"]] = value(line)
-    return found
-
-
-def mean_of(by_arch: dict[str, list[float]]) -> float:
-    return float(np.mean([*by_arch.values()]))
 
 
 def forgetting(lines: list[dict], methods: list[str]) -> list[str]:

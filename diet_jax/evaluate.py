@@ -18,7 +18,7 @@ import json
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 from absl import app, flags
@@ -57,6 +57,8 @@ def compare() -> Path:
     file = out / "trials.jsonl"
     zoo: Config = ZOO.value
     chosen = best([r for folder in RATES.value or [] for r in read_records(known_file(folder))])
+    if len({Path(folder).name for folder in folders}) < len(folders):
+        raise InputError("two of --memory have one name, by which results are kept; rename one")
     memories = [open_run(Path(folder)) for folder in folders]
     for memory in memories[1:]:
         if others_than_seed(memory) != others_than_seed(memories[0]):
@@ -102,6 +104,7 @@ def open_run(folder: Path) -> Memory:
 
 
 def others_than_seed(memory: Memory) -> str:
+    """All that runs have to share to be compared, as text."""
     return json.dumps(memory.job.config.to_dict() | {"seed": 0, "stage": memory.stage}, default=str)
 
 
@@ -126,7 +129,7 @@ def measure(
     """The records of every training that is not done yet, all seeds of one at a time."""
     keys = {key(record) for record in done}
     for name, spec in zoo.variants.items():
-        plans = {}  # what is compiled for a variant serves all memories, methods and rates
+        only = variant(memories[0], name, spec)  # what it compiles serves all that follows
         for memory, method in ((memory, method) for memory in memories for method in zoo.methods):
             if method == "full" and memory is not memories[0]:
                 continue  # all rows are the same for all
@@ -145,7 +148,7 @@ def measure(
                 }
                 if key(about) in keys:
                     continue
-                plan = plans.setdefault(memory.folder, plan_of(memory, name, spec, plans))
+                plan = memory.job.evaluation._replace(**only)
                 seeds = twice(plan.seeds) if method == "full" else plan.seeds
                 plan = plan._replace(rates=lambda *_, both=(lr, l2): both, seeds=seeds)
                 job = memory.job._replace(evaluation=plan)
@@ -162,22 +165,16 @@ def twice(seeds: tuple[int, ...]) -> tuple[int, ...]:
     return (*seeds, *(max(seeds) + 1 + k for k in range(len(seeds))))
 
 
-def plan_of(memory: Memory, name: str, spec: Config, others: dict):
-    """The run's evaluation, of the one variant."""
+def variant(memory: Memory, name: str, spec: Config) -> dict[str, Any]:
+    """What makes an evaluation (`trials.Plan`) one of this variant alone."""
     plan, schema = memory.job.evaluation, memory.job.stream.schema
-    for other in others.values():
-        return plan._replace(
-            models=other.models,
-            subset_trials=other.subset_trials,
-            full_trials=other.full_trials,
-        )
     scale = memory.job.config.inner.init_scale
     model = make_model(spec.arch, spec.dim, spec.hidden, scale, schema.pool, schema.vocab)
-    return plan._replace(
-        models={name: model},
-        subset_trials={name: make_trials(model, plan.subset, False, plan.place)},
-        full_trials={name: make_trials(model, plan.full, True, plan.place)},
-    )
+    return {
+        "models": {name: model},
+        "subset_trials": {name: make_trials(model, plan.subset, False, plan.place)},
+        "full_trials": {name: make_trials(model, plan.full, True, plan.place)},
+    }
 
 
 def main(argv: list[str]) -> None:

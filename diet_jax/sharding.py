@@ -140,7 +140,8 @@ def make_place(
 
     n_trajectories: those that share the axis `trajectory` evenly. trajectory, data: sizes of the
     axes; 0 takes as many devices as share the trajectories, and for `data` all that are left.
-    A single process may leave devices idle, several may not.
+    A single process may leave devices idle, several may not. Inner work is split by trajectory, so
+    that a memory does not depend on how many devices there are.
     Raises InputError if the devices do not suffice, or cannot be shared like this.
     """
     n = jax.device_count()
@@ -167,14 +168,6 @@ def make_place(
     kinds = (AxisType.Auto,) * len(AXES)
     shape = trajectory, data, table
     return Placement(jax.make_mesh(shape, AXES, kinds, devices=jax.devices()[:used]))
-
-
-def all_devices(n_trajectories: int) -> Placement:
-    """The default mesh: of the devices, as many as share `n_trajectories` evenly work on them.
-
-    Work is split by trajectory, so the result does not depend on how many devices there are.
-    """
-    return make_place(n_trajectories)
 
 
 # --- Processes ----------------------------------------------------------------------------------

@@ -98,6 +98,6 @@ def test_what_eight_devices_wrote_opens_on_one(tmp_path):
 
 
 if __name__ == "__main__":
-    placement = toy.all_devices(8)
+    placement = toy.make_place(8)
     n = placement.mesh.size
     checkpoint.save(cli.Path(sys.argv[1]), 1, placement.replicate(state()), {"devices": n})

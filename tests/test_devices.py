@@ -17,7 +17,7 @@ from diet_jax.compact import pad_rows
 from diet_jax.distill import Engine
 from diet_jax.models import make_model
 from diet_jax.optim import Optimizer
-from diet_jax.sharding import ONE_DEVICE, Placement, all_devices, make_place
+from diet_jax.sharding import ONE_DEVICE, Placement, make_place
 from diet_jax.teacher import make_teacher
 from diet_jax.trials import Recipe, epochs, make_trials
 from diet_jax.types import InputError, Memory
@@ -39,7 +39,7 @@ def outcome(engine: Engine) -> dict[str, np.ndarray]:
     _, gradient = toy.outer_gradient(engine, *toy.first_turn(engine))
     found |= {f"gradient {name}": leaf for name, leaf in gradient.items()}
     found["compiled"] = engine.outer_steps._cache_size(), engine.scores._cache_size()
-    found["devices"] = [all_devices(n).size("trajectory") for n in TRAJECTORIES]
+    found["devices"] = [make_place(n).size("trajectory") for n in TRAJECTORIES]
     return found
 
 

@@ -12,7 +12,7 @@ from diet_jax.distill import Engine, Scene, distill_stage, make_engine, set_scen
 from diet_jax.metagrad import Inner, Slots, Trajectory
 from diet_jax.models import make_model
 from diet_jax.optim import Optimizer
-from diet_jax.sharding import Placement, all_devices
+from diet_jax.sharding import Placement, make_place
 from diet_jax.train import Examples
 from diet_jax.types import Memory, Rows, Taught
 
@@ -118,7 +118,7 @@ def engine(place: Placement | None = None, proxies: tuple[Inner, ...] = (), **ch
         spread_cap=2,
     )
     plan = plan._replace(**change)
-    place = place or all_devices(plan.trajectories)
+    place = place or make_place(plan.trajectories)
     return make_engine(proxies or (smooth_proxy(),), plan, place, min_rows=32, n_stage=64)
 
 

@@ -69,6 +69,7 @@ def board(records: list[dict[str, Any]], method: str, names: list[str]) -> Board
 
 
 def headline(boards: dict[str, Board], records: list[dict], names: list[str]) -> list[str]:
+    """By method: mean AUC, mean absolute distance from full data in AUC, and seconds."""
     runs = max((len(by_run) for by_run in boards.values()), default=0)
     seeds = {m: next(iter(b.values())).shape[1] for m, b in boards.items()}
     shown = ", ".join(f"{METHODS[m]} {n}" for m, n in seeds.items())
@@ -107,6 +108,7 @@ def cost(records: list[dict], method: str, n_seeds: int, what: str) -> float:
 
 
 def ranks(boards: dict[str, Board]) -> list[str]:
+    """By subset: the figures of `ranking.agreement`, means over runs."""
     text = [
         "tau: Kendall's tau_b with full data, mean over runs (95 % bootstrap interval over seeds,",
         "mean over runs). Ceiling: tau of two full boards that differ in seeds only. Pairs:",
@@ -174,6 +176,7 @@ def spread(means: np.ndarray, by_run: Board, k: int) -> str:
 
 
 def others(records: list[dict], boards: dict[str, Board]) -> list[str]:
+    """By method: what beside AUC was measured, means over variants, seeds and runs."""
     text = [
         "Relative improvement of AUC over random rows, (AUC - 0.5) / (AUC of random - 0.5) - 1;",
         "calibration error in 15 bins; predicted clicks over observed ones.",
