@@ -47,6 +47,9 @@ def get_config() -> Config:
 
     c.memory = ConfigDict()
     c.memory.rate = 0.02  # slots per row of the log so far
+    # Real rows that a slot mixes, each with a weight of its own: the slot's embeddings are their
+    # weighted means. A trial takes as many steps as with 1; the memory's bytes grow as much.
+    c.memory.mix = 1
     # Distil anew at every stage, from the rows of that stage or of the stream so far: stage |
     c.memory.scratch = ""  # stream. Empty: the memory goes on, which is cheaper.
 
@@ -82,7 +85,8 @@ def get_config() -> Config:
     c.outer = ConfigDict()  # how the memory is learned
     # loss: what a model trained on the memory loses on real rows. Of rivals, see matching.py:
     c.outer.objective = "loss"  # gradient | distribution | trajectory | kernel
-    c.outer.learn = ("label_logit", "log_weight")  # of: label_logit, log_weight, dense
+    # of: label_logit, log_weight, dense, mix (the weights of memory.mix > 1)
+    c.outer.learn = ("label_logit", "log_weight", "mix")
     c.outer.steps = 400  # outer steps a stage
     c.outer.first_factor = 1.0  # the first stage gets this many times more: all builds on it
     c.outer.clip = 0.0  # cut a gradient to this times the running mean of its norm; 0: never

@@ -98,14 +98,21 @@ def outer_examples(key: Array, plan: Plan, stage: StageData, anchor: Anchor) -> 
     i = jax.random.randint(key_stage, (plan.batch,), 0, stage.n)
     j = jax.random.randint(key_anchor, (plan.anchor_batch,), 0, jnp.maximum(anchor.n, 1))
     old = anchor.slots.examples(j)
+    ids, mix = stage.ids[i], None
+    if old.mix is not None:  # a real row is a mixture of one
+        n_mixed = old.mix.shape[1]
+        ids = jnp.full((plan.batch, n_mixed, ids.shape[1]), -1, ids.dtype).at[:, 0].set(ids)
+        alone = jax.nn.one_hot(jnp.zeros(plan.batch, int), n_mixed)
+        mix = jnp.concatenate([alone, old.mix])
     total = plan.batch + plan.anchor_batch
     fresh = (1 - anchor.share) * total / plan.batch * stage.weight[i]
     kept = jnp.full(plan.anchor_batch, anchor.share * total / max(plan.anchor_batch, 1))
     return Examples(
-        jnp.concatenate([stage.ids[i], old.ids]),
+        jnp.concatenate([ids, old.ids]),
         jnp.concatenate([stage.dense[i], old.dense]),
         jnp.concatenate([stage.target[i], old.target]),
         jnp.concatenate([fresh, kept]),
+        mix,
     )
 
 

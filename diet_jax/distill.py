@@ -80,7 +80,7 @@ def set_scene(
     plan, rows = engine.plan, fresh.rows
     # `past` too: its free slots look up rows that a full memory no longer holds.
     looked_up = np.concatenate([rows.ids, fresh.ahead_ids])
-    table = compact(np.concatenate([past.ids, now.ids]), looked_up, engine.min_rows)
+    table = compact(np.stack([past.ids, now.ids]), looked_up, engine.min_rows)
 
     def known(teacher_logit):  # what the outer loss takes for the truth
         return plan.label_share * rows.label + (1 - plan.label_share) * expit(teacher_logit)
@@ -108,7 +108,7 @@ def set_scene(
 
 def to_slots(memory: Memory, table: Compact) -> Slots:
     m = memory
-    return Slots(table.positions(m.ids), m.valid, m.dense, m.label_logit, m.log_weight)
+    return Slots(table.positions(m.ids), m.valid, m.dense, m.label_logit, m.log_weight, m.mix)
 
 
 def growth(plan: Plan, n_new: int, n_steps: int) -> list[tuple[int, int]]:
@@ -128,7 +128,7 @@ def growth(plan: Plan, n_new: int, n_steps: int) -> list[tuple[int, int]]:
 def choose_rows(
     engine: Engine, memory: Memory, fresh: Taught, scene: Scene, k: int, key: Array
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The k rows of the stage to add next, and the influence of every slot (zeros without slots).
+    """The k rows of the stage to use next, and the influence of every slot (zeros without slots).
 
     An empty memory trains nothing, so nothing can be influential yet: its first rows are random.
     """
@@ -159,20 +159,24 @@ def choose_rows(
 def grow(memory: Memory, fresh: Taught, scene: Scene, chosen: np.ndarray, number: int) -> Memory:
     """Append rows of the stage at the labels of the scene and the memory's mean weight.
 
-    A row of the log that weighs more starts with that much more.
+    A row of the log that weighs more starts with that much more. Where slots mix M rows, as many
+    make one slot: those whose labels are closest, so that their mean is true of each; they start
+    at equal shares.
     """
     in_use = memory.log_weight[memory.valid]
     log_weight = np.log(np.exp(in_use).mean()) if len(in_use) else 0.0
-    log_weight = log_weight + np.log(fresh.rows.weight[chosen])
-    return mem.append(
-        memory,
+    new = (
         fresh.rows.ids[chosen],
         fresh.rows.dense[chosen],
         scene.start_logit[chosen],
-        log_weight,
-        number,
+        log_weight + np.log(fresh.rows.weight[chosen]),
         fresh.source[chosen],
     )
+    if memory.mix is not None:
+        alike = np.argsort(new[2], kind="stable").reshape(-1, memory.mix.shape[1])
+        ids, dense, logit, log_weight, source = (a[alike] for a in new)
+        new = ids, dense.mean(1), logit.mean(1), log_weight.mean(1), source
+    return mem.append(memory, *new[:4], number, new[4])
 
 
 class Halfway(NamedTuple):
@@ -226,9 +230,9 @@ def distill_stage(
 ) -> tuple[Memory, dict]:
     """Take the memory (numpy leaves) through one stage.
 
-    n_new: slots to add. n_steps: outer steps, rounded up to whole chunks. number: the stage's,
+    n_new: slots to add, each of as many rows as the memory mixes. n_steps: outer steps, rounded up to whole chunks. number: the stage's,
     1-based, written into `born`. report(step, loss) is told of every chunk, one chunk late, so that
-    the device never waits for it. start: see `set_scene`. rows: int [n_new], those of the stage to
+    the device never waits for it. start: see `set_scene`. rows: int, those of the stage to
     add, in order; if none are given, the most influential of each round. stop() is asked before
     every chunk; if it says so the stage raises Paused. paused: what it raised then, to go on from.
     Returns the new memory and facts: "written" (old slots that could be rewritten), "outer" (step,
@@ -247,6 +251,7 @@ def distill_stage(
     losses, seconds, n_written = list(before.losses), list(before.seconds), before.written
     taken = 0
     for r, (size, chunks) in enumerate(growth(plan, n_new, n_steps)):
+        size *= mem.mixed(memory)  # rows from here on
         taken += size
         if r < before.round:
             continue

@@ -7,13 +7,15 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from scipy.special import softmax
 
 import diet_jax
 from diet_jax.data.features import unscale
 from diet_jax.files import replace_file, replace_text
+from diet_jax.memory import mixed
 from diet_jax.types import Memory, Stream
 
-_OWN_COLUMNS = ("label", "weight", "born_stage", "source_row")
+_OWN_COLUMNS = ("label", "weight", "born_stage", "source_row", "slot", "share")
 
 
 def export_memory(
@@ -27,7 +29,8 @@ def export_memory(
 
     Args:
         folder: created when missing.
-        memory: NumPy arrays; only valid slots are written, in slot order. `born` is 1-based.
+        memory: NumPy arrays; only valid slots are written, in slot order. `born` is 1-based. A slot
+            that mixes rows is written row by row, with the slot's number and the row's share.
         stream: the log that it was distilled from; names the columns, decodes ids and dense values.
         recipe: how to train on it (optimizer, steps, batch, ...), JSON values.
         source: where it comes from, JSON values. "licence" (text or Markdown) becomes the card's
@@ -60,9 +63,11 @@ def load_memory_table(path: str | Path) -> pa.Table:
 
 
 def _table(memory: Memory, stream: Stream) -> tuple[pa.Table, dict[str, str]]:
-    """The valid slots as columns, and what each column means."""
-    used = np.flatnonzero(memory.valid)
-    ids = np.asarray(memory.ids, np.int32)[used]
+    """The rows of the valid slots as columns, and what each column means."""
+    n_mixed = mixed(memory)
+    used = np.repeat(np.flatnonzero(memory.valid), n_mixed)  # the slot of every row
+    ids = np.asarray(memory.ids, np.int32)[memory.valid]
+    ids = ids.reshape(-1, ids.shape[-1])
     born = np.asarray(memory.born, np.int32)[used]
     if (born < 1).any():
         raise ValueError("memory.born counts stages from 1")
@@ -96,11 +101,16 @@ def _table(memory: Memory, stream: Stream) -> tuple[pa.Table, dict[str, str]]:
         add(name, pa.array(dense[:, g]), "dense feature, in the units of the log")
     label = _soft_label(np.asarray(memory.label_logit, np.float64)[used])
     weight = np.exp(np.asarray(memory.log_weight, np.float64)[used]).astype(np.float32)
-    source = np.asarray(memory.source, np.int64)[used]
+    source = np.asarray(memory.source, np.int64)[memory.valid].ravel()
     add("label", pa.array(label), "soft label, strictly between 0 and 1")
     add("weight", pa.array(weight), "sample weight, positive")
     add("born_stage", pa.array(born), "stage that wrote the row, from 1")
     add("source_row", pa.array(source), "row of the time-ordered log it started from, from 0")
+    if memory.mix is not None:
+        slot = np.repeat(np.arange(len(used) // n_mixed), n_mixed)
+        share = softmax(memory.mix[memory.valid], axis=1).ravel()
+        add("slot", pa.array(slot), f"the slot that mixes this row with others, {n_mixed} in all")
+        add("share", pa.array(share), "the row's share of the slot's embeddings; they add up to 1")
     return pa.table(columns), meaning
 
 
@@ -130,8 +140,11 @@ def _card(table: pa.Table, meaning: dict[str, str], stream: Stream, source: dict
         if key != "licence"
     ]
     ids = [name for name, text in meaning.items() if text.startswith("row of `")]
+    n_mixed = int((table["slot"].to_numpy() == 0).sum()) if "slot" in meaning else 1
     return _CARD.format(
         name=stream.name,
+        mixtures=_MIXTURES.format(n=n_mixed) if n_mixed > 1 else "",
+        fit=(_FIT_MIXED if n_mixed > 1 else _FIT).replace("{n}", str(n_mixed)),
         rows=f"{table.num_rows:,}",
         stages=table["born_stage"].to_numpy().max(initial=0),
         columns=columns,
@@ -142,6 +155,26 @@ def _card(table: pa.Table, meaning: dict[str, str], stream: Stream, source: dict
         version=diet_jax.__version__,
     )
 
+
+_MIXTURES = """
+## Mixtures
+
+Every {n} rows in a row, those with the same `slot`, are one training row with one label and weight:
+in each field its embedding is the mean of theirs, weighted by `share`.
+"""
+
+_FIT = """\
+for rows in rng.integers(len(y), size=(200, 128)):
+    error = w[rows] * (1 / (1 + np.exp(-theta[x[rows]].sum(1))) - y[rows])
+    np.add.at(theta, x[rows], -0.1 / len(rows) * error[:, None])"""
+
+_FIT_MIXED = """\
+x, y, w = x.reshape(-1, {n}, x.shape[1]), y[::{n}], w[::{n}]
+share = table["share"].to_numpy().reshape(-1, {n}, 1)
+for rows in rng.integers(len(y), size=(200, 128)):
+    z = (share[rows] * theta[x[rows]]).sum((1, 2))
+    error = w[rows] * (1 / (1 + np.exp(-z)) - y[rows])
+    np.add.at(theta, x[rows], -0.1 / len(rows) * error[:, None, None] * share[rows])"""
 
 _CARD = """\
 # Distilled memory of {name}
@@ -158,7 +191,7 @@ scratch predicts the log's next stage as well as it can. They were written over 
 
 The value `<unknown>` stands for every value that a field had no table row for; its table row is the
 field's number, from 0.
-
+{mixtures}
 ## Training on it
 
 Minimise the mean of `weight * cross_entropy(model(row), label)` from a fresh start, with the
@@ -171,9 +204,7 @@ table, rng = pq.read_table("memory.parquet"), np.random.default_rng(0)
 x = np.stack([table[name].to_numpy() for name in {ids}], 1)
 y, w = table["label"].to_numpy(), table["weight"].to_numpy()
 theta = np.zeros({vocabulary})
-for rows in rng.integers(len(y), size=(200, 128)):
-    error = w[rows] * (1 / (1 + np.exp(-theta[x[rows]].sum(1))) - y[rows])
-    np.add.at(theta, x[rows], -0.1 / len(rows) * error[:, None])
+{fit}
 ```
 
 A row of the log then scores the sum of `theta` over its table rows. They are found through the

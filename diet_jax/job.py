@@ -108,11 +108,12 @@ def check(config: Config) -> None:
     i, starts = c.inner, ("fresh", "teacher", "mixed")
     floats, full_by = ("float32", "bfloat16"), ("adam", "lazy_adam")
     twins = tuple(i.archs) == (c.teacher.arch,) and i.hidden == c.teacher.hidden
-    leaves = ("label_logit", "log_weight", "dense")
+    leaves = ("label_logit", "log_weight", "dense", "mix")
     grow_by, ways = ("influence", *SELECTORS), tuple(mem.ADDRESSING)
     wanted = [
         ("seed", c.seed >= 0, "0 or more"),
         ("memory.rate", 0 < c.memory.rate < 1, "between 0 and 1"),
+        ("memory.mix", c.memory.mix >= 1, "1 or more"),
         ("inner.window", 1 <= i.window <= i.steps, "1 to inner.steps"),
         ("inner.batch", i.batch >= 1, "1 or more"),
         ("inner.archs", len(set(i.archs)) == len(i.archs) > 0, "distinct names, at least one"),
@@ -171,7 +172,7 @@ def make_plan(config: Config, stream: Stream) -> Plan:
             f"{', '.join(fields)}, or '' for no cap"
         )
     return Plan(
-        learn=tuple(o.learn),
+        learn=tuple(x for x in o.learn if x != "mix" or config.memory.mix > 1),
         lr=o.lr,
         trajectories=o.trajectories,
         batch=o.batch,
@@ -267,7 +268,7 @@ def prepare(
     n_new = slots_after(config, sum(sizes) if config.memory.scratch else max(sizes))
     n_slots = capacity(slots_after(config, sum(sizes)))
     plan = make_plan(config, stream)
-    a_round = -(-n_new // plan.rounds)
+    a_round = -(-n_new // plan.rounds) * config.memory.mix
     if plan.pool < 2 * a_round:
         raise InputError(
             f"growth.pool is {plan.pool}, too few candidates for rounds of {a_round} rows; "
@@ -288,11 +289,12 @@ def prepare(
         place,
     )
     blank = mem.empty(n_slots, n_columns, n_dense)
+    of_rivals = {name: (blank,) * len(config.eval.seeds) for name in rivals}
     key = key_for(config.seed, "teacher")
     first = State(
-        blank,
+        mem.empty(n_slots, n_columns, n_dense, config.memory.mix),
         jax.tree.map(np.asarray, teacher.init(key)),
-        {name: (blank,) * len(config.eval.seeds) for name in rivals},
+        of_rivals,
     )
     return Job(
         config,

@@ -5,34 +5,43 @@ import numpy as np
 from diet_jax.types import Memory
 
 
-def empty(capacity: int, n_fields: int, n_dense: int) -> Memory:
-    """A memory of `capacity` slots, none in use; numpy arrays."""
+def empty(capacity: int, n_columns: int, n_dense: int, n_mixed: int = 1) -> Memory:
+    """A memory of `capacity` slots, none in use, that mix `n_mixed` rows each; numpy arrays."""
+    each = (capacity, n_mixed) if n_mixed > 1 else (capacity,)
     return Memory(
-        ids=np.zeros((capacity, n_fields), np.int32),
+        ids=np.zeros((*each, n_columns), np.int32),
         dense=np.zeros((capacity, n_dense), np.float32),
         label_logit=np.zeros(capacity, np.float32),
         log_weight=np.zeros(capacity, np.float32),
         born=np.zeros(capacity, np.int32),
-        source=np.full(capacity, -1, np.int32),
+        source=np.full(each, -1, np.int32),
         valid=np.zeros(capacity, bool),
+        mix=np.zeros(each, np.float32) if n_mixed > 1 else None,
     )
 
 
-def append(memory: Memory, ids, dense, label_logit, log_weight, born: int, source) -> Memory:
-    """Fill the first free slots with rows (ids [k, F], dense [k, G], label_logit [k], source [k]).
+def mixed(memory: Memory) -> int:
+    """M, the rows that a slot mixes; 1 without mixtures."""
+    return 1 if memory.mix is None else memory.mix.shape[1]
 
-    They start at `log_weight` (one for all, or [k]) and carry the stage `born`. Raises ValueError
-    when fewer than k slots are free.
+
+def append(memory: Memory, ids, dense, label_logit, log_weight, born: int, source) -> Memory:
+    """Fill the first free slots with rows (ids [k, K], dense [k, G], label_logit [k], source [k]).
+
+    They start at `log_weight` (one for all, or [k]) and carry the stage `born`. Mixtures (ids
+    [k, M, K], source [k, M]) start at equal shares. Raises ValueError when fewer than k slots are
+    free.
     """
     free = np.flatnonzero(~memory.valid)
     if len(free) < len(ids):
         raise ValueError(f"{len(ids)} rows do not fit the {len(free)} free slots of the memory")
     at = free[: len(ids)]
-    new = Memory(ids, dense, label_logit, log_weight, born, source, True)
-    filled = [leaf.copy() for leaf in memory]
+    new = Memory(ids, dense, label_logit, log_weight, born, source, True, 0.0)
+    filled = Memory(*(None if leaf is None else leaf.copy() for leaf in memory))
     for leaf, value in zip(filled, new, strict=True):
-        leaf[at] = value
-    return Memory(*filled)
+        if leaf is not None:
+            leaf[at] = value
+    return filled
 
 
 def pick(score: np.ndarray, k: int, group: np.ndarray, per_group: int) -> np.ndarray:

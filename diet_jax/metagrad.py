@@ -74,8 +74,8 @@ class Inner(NamedTuple):
 class Slots(NamedTuple):
     """A memory as the inner loop sees it.
 
-    ids: int32 [N, F], positions in the compact table. valid: bool [N].
-    dense [N, G], label_logit [N], log_weight [N]: what may be learned.
+    ids: int32 [N, K], or [N, M, K] with `mix`, positions in the compact table. valid: bool [N].
+    dense [N, G], label_logit [N], log_weight [N], mix None or [N, M]: what may be learned.
     """
 
     ids: Array
@@ -83,6 +83,7 @@ class Slots(NamedTuple):
     dense: Array
     label_logit: Array
     log_weight: Array
+    mix: Array | None = None
 
     def examples(self, index: Array) -> Examples:
         return Examples(
@@ -90,6 +91,7 @@ class Slots(NamedTuple):
             self.dense[index],
             jax.nn.sigmoid(self.label_logit[index]),
             jnp.exp(self.log_weight[index]),
+            None if self.mix is None else jax.nn.softmax(self.mix[index], axis=-1),
         )
 
 
@@ -117,7 +119,7 @@ def warm_up(inner: Inner, slots: Slots, trajectory: Trajectory) -> tuple[TrainSt
     The fixed rows are as they are at the trajectory's end.
     """
     key_init, key_order = jax.random.split(trajectory.key)
-    n_fields, n_dense = slots.ids.shape[1], slots.dense.shape[1]
+    n_fields, n_dense = slots.ids.shape[-1], slots.dense.shape[1]
     rows = jnp.concatenate([trajectory.trained, trajectory.fixed])
     params = init_params(inner.model, key_init, rows, n_fields, n_dense)
     fresh = trajectory.fresh
@@ -171,7 +173,8 @@ def implicit_loss(
     def reached(params, slots):
         every = slots.examples(jnp.arange(n))
         # A slot out of use has no weight, and no ids that a penalty could count.
-        ids = jnp.where(slots.valid[:, None], every.ids, -1)
+        valid = slots.valid.reshape(-1, *[1] * (every.ids.ndim - 1))
+        ids = jnp.where(valid, every.ids, -1)
         every = every._replace(ids=ids, weight=every.weight * slots.valid)
         mean = train.objective(inner.model, params, every, inner.l2)
         return mean * n / jnp.maximum(slots.valid.sum(), 1)
@@ -244,7 +247,7 @@ def overshoot(inner: Inner, slots: Slots, trajectory: Trajectory) -> Array:
     only while training is smooth, so values near or above 2 call for a lower inner.lr.
     """
     key_init, key_order = jax.random.split(trajectory.key)
-    n_fields, n_dense = slots.ids.shape[1], slots.dense.shape[1]
+    n_fields, n_dense = slots.ids.shape[-1], slots.dense.shape[1]
     params = init_params(inner.model, key_init, trajectory.trained, n_fields, n_dense)
     order = train.cyclic_order(key_order, slots.valid, inner.steps, inner.batch)
 

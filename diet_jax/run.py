@@ -104,7 +104,7 @@ def rewrite(
     n_new, rows = turn.n_slots - int(past.valid.sum()), None
     if config.growth.select != "influence":
         rng = np.random.default_rng((config.seed, number, 1 << 31))
-        rows = SELECTORS[config.growth.select](look, n_new, rng)
+        rows = SELECTORS[config.growth.select](look, n_new * config.memory.mix, rng)
     start = None if config.inner.start == "fresh" else state.teacher
     key, n_steps = key_for(config.seed, "stage"), outer_steps(config, number)
     stage = (past, look.stage, n_new, n_steps, number, key)

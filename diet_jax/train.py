@@ -19,12 +19,16 @@ def key_for(seed: int, use: str) -> Array:
 
 
 class Examples(NamedTuple):
-    """Training rows: ids int32 [.., F], dense [.., G], target [..] in [0, 1], weight [..]."""
+    """Training rows: ids int32 [.., K], dense [.., G], target [..] in [0, 1], weight [..].
+
+    mix: [.., M], if each is a mixture of M rows of a log; then ids is [.., M, K].
+    """
 
     ids: Array
     dense: Array
     target: Array
     weight: Array
+    mix: Array | None = None
 
 
 class TrainState(NamedTuple):
@@ -36,13 +40,13 @@ class TrainState(NamedTuple):
 
 def loss(model: Model, params: Params, batch: Examples) -> Array:
     """Weighted cross-entropy in nats, the mean over the batch of weight times entropy: []."""
-    z = logits(model, params, batch.ids, batch.dense)
+    z = logits(model, params, batch.ids, batch.dense, batch.mix)
     return jnp.mean(batch.weight * optax.sigmoid_binary_cross_entropy(z, batch.target))
 
 
 def objective(model: Model, params: Params, batch: Examples, l2: float | Array) -> Array:
     """What training descends: the loss plus l2 times the penalty of the batch's embeddings: []."""
-    return loss(model, params, batch) + l2 * penalty(model, params, batch.ids)
+    return loss(model, params, batch) + l2 * penalty(model, params, batch.ids, batch.mix)
 
 
 def step(
@@ -86,11 +90,11 @@ def forward_over_reverse(f: Callable) -> Callable:
         params, batch = kept
 
         def by_both(params):
-            real = (batch.dense, batch.target, batch.weight)
-            return jax.grad(lambda p, real: f(p, Examples(batch.ids, *real)), (0, 1))(params, real)
+            real = batch._replace(ids=None)
+            whole = lambda p, real: f(p, real._replace(ids=batch.ids))  # noqa: E731
+            return jax.grad(whole, (0, 1))(params, real)
 
-        of_params, of_batch = jax.jvp(by_both, (params,), (adjoint,))[1]
-        return of_params, Examples(None, *of_batch)
+        return jax.jvp(by_both, (params,), (adjoint,))[1]
 
     gradient.defvjp(forward, backward)
     return gradient

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from scipy.special import softmax
 
 from diet_jax import touched, train
 from diet_jax.compact import Compact, compact, pad_rows, pad_to
@@ -177,7 +178,9 @@ def epochs(rng: np.random.Generator, n: int, steps: int, batch: int) -> np.ndarr
 
 def examples(memory: Memory) -> Examples:
     """A memory at full capacity; batches must leave unused slots out."""
-    return Examples(memory.ids, memory.dense, soft_label(memory), np.exp(memory.log_weight))
+    m = memory
+    mix = None if m.mix is None else softmax(m.mix, axis=1)
+    return Examples(m.ids, m.dense, soft_label(m), np.exp(m.log_weight), mix)
 
 
 def soft_label(memory: Memory) -> np.ndarray:
@@ -198,11 +201,11 @@ def tasks(
     table = Compact(np.arange(plan.n_table, dtype=np.int32), plan.n_table)
     found = {"full": Task(plan.full_trials, table, everything, np.stack(order), steps, n_full)}
 
-    trained = np.concatenate([e.ids for per_seed in subsets.values() for e in per_seed])
+    trained = np.concatenate([e.ids.ravel() for each in subsets.values() for e in each])
     table = compact(trained, test.ids, plan.min_rows)
     order = np.stack([epochs(rng, n, plan.steps, plan.subset.batch) for rng in rngs])
     for method, per_seed in subsets.items():
-        data = Examples(*(np.stack(leaves) for leaves in zip(*per_seed, strict=True)))
+        data = jax.tree.map(lambda *leaves: np.stack(leaves), *per_seed)
         found[method] = Task(plan.subset_trials, table, data, order, plan.steps, n)
     return found
 

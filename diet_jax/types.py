@@ -7,6 +7,7 @@ Axis names used in docstrings throughout the project:
     N  memory slots (capacity)    T  inner steps             W  window: inner steps differentiated
     R  trajectories (inner runs)  V  rows of the vocabulary  U  rows of a compact table (U <= V)
     D  width of a table row       S  seeds                   C  candidate rows
+    M  real rows that a slot mixes
 
 One embedding table serves all fields: row ids are global, so the pair (field, value) has one row.
 Rows 0 .. F-1 are the out-of-vocabulary rows of the F fields; later rows are appended in the order
@@ -107,11 +108,13 @@ class Stream(NamedTuple):
 class Memory(NamedTuple):
     """The distilled memory: a pytree of static capacity N (DESIGN: "Memory").
 
-    ids: int32 [N, F], the real row's ids. dense: float32 [N, G].
+    ids: int32 [N, K], the real row's ids. dense: float32 [N, G].
     label_logit: float32 [N]; the soft label is its sigmoid.
     log_weight: float32 [N]; the sample weight is its exponential.
     born: int32 [N], the stage that wrote the slot. source: int32 [N], the row of the time-ordered
     log that it started from. valid: bool [N], False for a slot not in use.
+    mix: None; or, of a memory whose slots mix M real rows each, float32 [N, M]: its softmax weighs
+    the rows' embeddings. Then ids is [N, M, K] and source [N, M].
     """
 
     ids: Array
@@ -121,3 +124,4 @@ class Memory(NamedTuple):
     born: Array
     source: Array
     valid: Array
+    mix: Array | None = None

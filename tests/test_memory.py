@@ -1,5 +1,6 @@
 """Whatever the stream brings, the memory only appends, picks within its cap, keeps to its share."""
 
+import jax
 import numpy as np
 import pytest
 from hypothesis import assume, given
@@ -27,14 +28,14 @@ def test_append_writes_free_slots_only(sizes, seed):
     for stage, k in enumerate(sizes, 1):
         ids, dense, logit = rows(rng, k)
         source = rng.integers(0, 1000, k)
-        before = [leaf.copy() for leaf in memory]
+        before = jax.tree.map(np.copy, memory)
         used = int(memory.valid.sum())
         if used + k > CAPACITY:
             with pytest.raises(ValueError, match="free slots"):
                 mem.append(memory, ids, dense, logit, 0.5, stage, source)
             break
         grown = mem.append(memory, ids, dense, logit, 0.5, stage, source)
-        for old, now, new in zip(before, memory, grown, strict=True):
+        for old, now, new in zip(*map(jax.tree.leaves, (before, memory, grown)), strict=True):
             assert np.array_equal(old, now)  # the memory that was given is left alone
             assert new.dtype == old.dtype and new.shape == old.shape
             assert np.array_equal(old[:used], new[:used])

@@ -98,27 +98,45 @@ def look_up(model: Model, table: Array, ids: Array) -> Array:
     return total / jnp.maximum(here @ field, 1)[..., None]
 
 
-def read(model: Model, table: Array, ids: Array, dense: Array) -> Inputs:
-    """The inputs of rows with ids int32 [B, K] that index the table [U, D], and dense [B, G]."""
+def read(
+    model: Model, table: Array, ids: Array, dense: Array, mix: Array | None = None
+) -> Inputs:
+    """The inputs of rows with ids int32 [B, K] that index the table [U, D], and dense [B, G].
+
+    mix: float32 [B, M], if a row is a mixture of M rows of a log with ids [B, M, K]: the weights of
+    their embeddings.
+    """
+    if mix is not None:
+        each = jax.vmap(lambda ids: read(model, table, ids, dense), 1, 1)(ids)
+        emb, history = (
+            jnp.einsum("bm...,bm->b...", a, mix) for a in (each.emb, each.history)
+        )
+        return Inputs(emb, dense, history, each.seen.any(1))
     past = ids[:, list(model.history)] if model.history else ids[:, :0]
     seen = past >= 0
     history = jnp.where(seen[..., None], table[jnp.maximum(past, 0)], 0)
     return Inputs(look_up(model, table, ids), dense, history, seen)
 
 
-def penalty(model: Model, params: Params, ids: Array) -> Array:
+def penalty(model: Model, params: Params, ids: Array, mix: Array | None = None) -> Array:
     """L2 on touched rows: the mean over ids [B, K] of the squared length of a row's embeddings: [].
 
     First-order weights are left out. Rows outside the batch have no gradient, so that training on a
-    compact table stays exact.
+    compact table stays exact. mix: as in `read`; a mixed row counts by its weight.
     """
     v = params["table"][jnp.maximum(ids, 0)][..., int(model.linear) :]
-    return jnp.where(ids >= 0, jnp.square(v).sum(-1), 0).sum(-1).mean()
+    by_row = jnp.where(ids >= 0, jnp.square(v).sum(-1), 0).sum(-1)
+    return by_row.mean() if mix is None else (by_row * mix).sum(-1).mean()
 
 
-def logits(model: Model, params: Params, ids: Array, dense: Array) -> Array:
-    """Logits [B] for ids int32 [B, K] that index params["table"], and dense [B, G]."""
-    given = params["net"], read(model, params["table"], ids, dense)
+def logits(
+    model: Model, params: Params, ids: Array, dense: Array, mix: Array | None = None
+) -> Array:
+    """Logits [B] for ids int32 [B, K] that index params["table"], and dense [B, G].
+
+    mix: as in `read`.
+    """
+    given = params["net"], read(model, params["table"], ids, dense, mix)
     if model.compute:
         given = jax.tree.map(lambda a: a if a.dtype == bool else a.astype(model.compute), given)
     return model.apply(*given).astype(params["table"].dtype)
