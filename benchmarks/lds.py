@@ -74,7 +74,7 @@ def one_seed(config: ConfigDict, seed: int) -> list[dict]:
     job = prepare(config)
     turn = begin(job, job.first, 1)
     blank, rng = job.first.memory, np.random.default_rng(seed)
-    memory = find("random_soft")(blank, turn.look, turn.n_slots, 1, rng)
+    memory = find("random_soft")(blank, turn.look, turn.n_slots, turn.n_new, 1, rng)
     scene = set_scene(job.engine, blank, memory, turn.look.stage, 0.0)
     slots, stage = jax.device_put(to_slots(memory, scene.compact)), scene.stage
     at = rng.choice(int(stage.n), OUTER, replace=False)

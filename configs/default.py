@@ -47,6 +47,9 @@ def get_config() -> Config:
 
     c.memory = ConfigDict()
     c.memory.rate = 0.02  # slots per row of the log so far
+    # Slots that it may have at most, however long the stream; 0: as many as the rate says. Once it
+    # is full, a stage's new slots take the places of those that matter least to that stage.
+    c.memory.budget = 0
     # Real rows that a slot mixes, each with a weight of its own: the slot's embeddings are their
     # weighted means. A trial takes as many steps as with 1; the memory's bytes grow as much.
     c.memory.mix = 1

@@ -1,7 +1,7 @@
 """What the memory must beat: as many rows, chosen by a selector and not distilled.
 
-A baseline is named SELECTOR_LABELS and is f(memory, look, n, number, rng) -> memory with n rows,
-those of stage `number` among them. It sees one stage at a time, so it is as little allowed to look
+A baseline is named SELECTOR_LABELS and is f(memory, look, n, share, number, rng) -> memory with n
+rows, `share` of them or more of stage `number`. It sees one stage at a time, so it is as little allowed to look
 back as the memory is. Labels are
 
     hard   the rows as they are with their own labels;
@@ -28,13 +28,14 @@ def extend(
     memory: Memory,
     look: Look,
     n: int,
+    share: int,
     number: int,
     rng: np.random.Generator,
     selector: str,
     soft: bool,
 ) -> Memory:
     """Keep some slots and fill up with rows of the stage."""
-    memory = memory._replace(valid=memory.valid & keep(memory, look, n, rng, selector))
+    memory = memory._replace(valid=memory.valid & keep(memory, look, n, share, rng, selector))
     stage, n_new = look.stage, n - int(memory.valid.sum())
     name = {"reservoir": "random", "window": "recent"}.get(selector, selector)
     chosen = np.sort(SELECTORS[name](look, n_new, rng))
@@ -54,19 +55,22 @@ def extend(
     )
 
 
-def keep(memory: Memory, look: Look, n: int, rng: np.random.Generator, selector: str) -> np.ndarray:
+def keep(
+    memory: Memory, look: Look, n: int, share: int, rng: np.random.Generator, selector: str
+) -> np.ndarray:
     """Which slots stay: bool [N].
 
-    All, so that each stage has its share; for `window` as few as the stage leaves room for; for
-    `reservoir` as many as a uniform sample of n of all rows so far has of the past.
+    All that the stage's share leaves room for, at random; for `window` as few as the stage could
+    fill; for `reservoir` as many as a uniform sample of n of all rows so far has of the past.
     """
     n_stage, used = len(look.stage.source), np.flatnonzero(memory.valid)
-    stays = len(used)
+    stays = min(len(used), n - share)
     if selector == "window":
         stays = min(stays, max(0, n - n_stage))
     if selector == "reservoir":
         past = int(look.stage.source[0])  # rows of the log before the stage
-        stays = min(stays, rng.hypergeometric(past, n_stage, n)) if past else 0
+        stays = min(len(used), rng.hypergeometric(past, n_stage, n)) if past else 0
+    if selector == "reservoir" or (selector != "window" and stays < len(used)):
         used = rng.permutation(used)
     return np.isin(np.arange(len(memory.valid)), used[len(used) - stays :])
 

@@ -225,6 +225,7 @@ def distill_stage(
     report: Callable[[int, float], None] = lambda step, loss: None,
     start: Params = None,
     rows: np.ndarray | None = None,
+    n_evict: int = 0,
     stop: Callable[[], bool] = lambda: False,
     paused: tuple[Halfway, Progress] | None = None,
 ) -> tuple[Memory, dict]:
@@ -233,7 +234,8 @@ def distill_stage(
     n_new: slots to add, each of as many rows as the memory mixes. n_steps: outer steps, rounded up to whole chunks. number: the stage's,
     1-based, written into `born`. report(step, loss) is told of every chunk, one chunk late, so that
     the device never waits for it. start: see `set_scene`. rows: int, those of the stage to
-    add, in order; if none are given, the most influential of each round. stop() is asked before
+    add, in order; if none are given, the most influential of each round. n_evict: old slots to give
+    up first, those whose loss would cost this stage least. stop() is asked before
     every chunk; if it says so the stage raises Paused. paused: what it raised then, to go on from.
     Returns the new memory and facts: "written" (old slots that could be rewritten), "outer" (step,
     loss) pairs, "outer_steps", "skipped" (of them, as loss or gradient was not finite), "overshoot"
@@ -261,6 +263,8 @@ def distill_stage(
             if rows is None or r == 0:
                 chosen, of_slots = choose_rows(engine, memory, fresh, scene, size, key_round)
             if r == 0:  # the old slots that this stage needs, by their influence before it begins
+                # To leave a slot out raises the loss by its weight times its influence.
+                memory = mem.evict(memory, np.exp(memory.log_weight) * of_slots, n_evict)
                 rng = np.random.default_rng((number, *np.asarray(jax.random.key_data(key_round))))
                 strength = mem.ADDRESSING[plan.address_by](of_slots, rng)
                 writable = mem.address(strength, memory.valid, plan.write_share)

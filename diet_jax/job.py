@@ -113,6 +113,7 @@ def check(config: Config) -> None:
     wanted = [
         ("seed", c.seed >= 0, "0 or more"),
         ("memory.rate", 0 < c.memory.rate < 1, "between 0 and 1"),
+        ("memory.budget", c.memory.budget >= 0, "0 or more"),
         ("memory.mix", c.memory.mix >= 1, "1 or more"),
         ("inner.window", 1 <= i.window <= i.steps, "1 to inner.steps"),
         ("inner.batch", i.batch >= 1, "1 or more"),
@@ -308,4 +309,10 @@ def prepare(
 
 
 def slots_after(config: Config, rows_so_far: int) -> int:
-    return max(1, round(config.memory.rate * rows_so_far))
+    """Slots in use once so many rows have been seen: the rate's share of them, up to the budget."""
+    slots, budget = slots_by_rate(config, rows_so_far), config.memory.budget
+    return min(slots, budget) if budget else slots
+
+
+def slots_by_rate(config: Config, rows: int) -> int:
+    return max(1, round(config.memory.rate * rows))

@@ -44,6 +44,14 @@ def append(memory: Memory, ids, dense, label_logit, log_weight, born: int, sourc
     return filled
 
 
+def evict(memory: Memory, importance: np.ndarray, k: int) -> Memory:
+    """The memory without the k slots in use of least `importance` (float [N])."""
+    ranked = np.argsort(np.where(memory.valid, importance, np.inf), kind="stable")
+    valid = memory.valid.copy()
+    valid[ranked[:k]] = False
+    return memory._replace(valid=valid)
+
+
 def pick(score: np.ndarray, k: int, group: np.ndarray, per_group: int) -> np.ndarray:
     """The k rows of highest `score` (float [C]) with at most `per_group` of one `group` (int [C]).
 

@@ -20,7 +20,7 @@ from diet_jax.data.prepare import Report
 from diet_jax.data.vocabulary import as_known
 from diet_jax.distill import Halfway, Paused, Progress, blank_halfway, distill_stage
 from diet_jax.export import export_memory
-from diet_jax.job import Job, State, prepare, slots_after
+from diet_jax.job import Job, State, prepare, slots_after, slots_by_rate
 from diet_jax.preemption import Preempted
 from diet_jax.record import Recorder, evaluated_stages, is_finished, open_workdir
 from diet_jax.report import build_report
@@ -66,6 +66,7 @@ class Turn(NamedTuple):
     number: int  # 1-based
     rows_so_far: int
     n_slots: int  # of the memory once the stage is done
+    n_new: int  # slots that are the stage's share by the rate, and the budget
     hidden: np.ndarray  # bool [F], fields hidden from the outer loss
     look: Look  # the stage, and the teacher trained through it
 
@@ -76,7 +77,10 @@ def begin(job: Job, state: State, number: int) -> Turn:
     teacher, hidden = teach(job, state.teacher, number)
     look = Look(view(job, teacher, train[-1:], hidden), job.teacher, teacher)
     rows_so_far = sum(len(stage.user) for stage in train)
-    return Turn(number, rows_so_far, slots_after(job.config, rows_so_far), hidden, look)
+    n_slots, before = slots_after(job.config, rows_so_far), rows_so_far - len(train[-1].user)
+    share = slots_by_rate(job.config, rows_so_far)
+    share -= slots_by_rate(job.config, before) if before else 0
+    return Turn(number, rows_so_far, n_slots, min(share, n_slots), hidden, look)
 
 
 Pause = tuple[Halfway, Progress] | None  # where a stage that was cut off goes on
@@ -101,15 +105,17 @@ def rewrite(
     if config.memory.scratch == "stream":
         train = [step.train for step in job.steps[:number]]
         look = look._replace(stage=view(job, look.params, train, turn.hidden))
-    n_new, rows = turn.n_slots - int(past.valid.sum()), None
+    used, rows = int(past.valid.sum()), None
+    n_new = turn.n_new if used else turn.n_slots
+    n_evict = max(0, used + n_new - turn.n_slots)
     if config.growth.select != "influence":
         rng = np.random.default_rng((config.seed, number, 1 << 31))
         rows = SELECTORS[config.growth.select](look, n_new * config.memory.mix, rng)
     start = None if config.inner.start == "fresh" else state.teacher
     key, n_steps = key_for(config.seed, "stage"), outer_steps(config, number)
     stage = (past, look.stage, n_new, n_steps, number, key)
-    memory, facts = distill_stage(job.engine, *stage, report, start, rows, stop, paused)
-    return memory, facts | {"new": n_new}
+    memory, facts = distill_stage(job.engine, *stage, report, start, rows, n_evict, stop, paused)
+    return memory, facts | {"new": n_new, "evicted": n_evict}
 
 
 def extend(job: Job, state: State, turn: Turn) -> dict[str, tuple[Memory, ...]]:
@@ -118,7 +124,7 @@ def extend(job: Job, state: State, turn: Turn) -> dict[str, tuple[Memory, ...]]:
     rngs = [partial(np.random.default_rng, (seed, turn.number, 1 + s)) for s in seeds]
     return {
         name: tuple(
-            find(name)(memory, turn.look, turn.n_slots, turn.number, rng())
+            find(name)(memory, turn.look, turn.n_slots, turn.n_new, turn.number, rng())
             for memory, rng in zip(memories, rngs, strict=True)
         )
         for name, memories in state.baselines.items()

@@ -35,7 +35,7 @@ def outcome(engine: Engine) -> dict[str, np.ndarray]:
     found = {}
     for number in (1, STAGES):
         leaves = memories[number]._asdict().items()
-        found |= {f"memory {number} {name}": leaf for name, leaf in leaves}
+        found |= {f"memory {number} {k}": leaf for k, leaf in leaves if leaf is not None}
     _, gradient = toy.outer_gradient(engine, *toy.first_turn(engine))
     found |= {f"gradient {name}": leaf for name, leaf in gradient.items()}
     found["compiled"] = engine.outer_steps._cache_size(), engine.scores._cache_size()
@@ -112,7 +112,7 @@ def test_the_meta_gradient_is_the_same(one, eight):
 @pytest.mark.parametrize("number", [1, STAGES])
 def test_the_memory_is_the_same(one, eight, number):
     """But for rounding: sums over devices add in another order."""
-    for name in Memory._fields:
+    for name in set(Memory._fields) - {"mix"}:
         a, b = one[f"memory {number} {name}"], eight[f"memory {number} {name}"]
         if name in toy.LEARNED:
             np.testing.assert_allclose(b, a, rtol=0, atol=1e-5)

@@ -22,7 +22,7 @@ from diet_jax.distill import (
 from diet_jax.models import init_params, make_model
 from diet_jax.optim import Optimizer
 from diet_jax.select import Look
-from diet_jax.types import InputError, Memory
+from diet_jax.types import InputError
 
 STAGES = 3
 NEW = 8
@@ -40,8 +40,7 @@ def turn(request, streamed):
     memories, facts = streamed
     old, new = memories[request.param], memories[request.param + 1]
     changed = np.zeros(toy.CAPACITY, bool)
-    for name in Memory._fields:
-        a, b = getattr(old, name), getattr(new, name)
+    for a, b in zip(jax.tree.leaves(old), jax.tree.leaves(new), strict=True):
         changed |= (a != b).reshape(toy.CAPACITY, -1).any(1)
     return old, new, changed, facts[request.param]
 
@@ -122,7 +121,9 @@ def test_the_memory_that_is_given_is_left_alone(engine, streamed):
 def test_a_memory_may_fill_up(engine):
     past, fresh = mem.empty(2, 3, 1), toy.stage(1)
     look = Look(fresh, None, None)  # pyright: ignore
-    now = find("random_hard")(past, look, 2 + int(past.valid.sum()), 1, np.random.default_rng(0))
+    now = find("random_hard")(
+        past, look, 2 + int(past.valid.sum()), 2, 1, np.random.default_rng(0)
+    )
     assert now.valid.all()
     set_scene(engine, past, now, fresh, share=0.0)
 

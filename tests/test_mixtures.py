@@ -115,8 +115,7 @@ def test_weights_are_learned_and_slots_that_are_not_addressed_stay(streamed):
         assert a[still].tobytes() == b[still].tobytes()
 
 
-def test_a_run_with_mixtures_is_judged_and_exported(tmp_path, monkeypatch):
-    monkeypatch.setenv("DIET_JAX_CACHE", str(tmp_path / "cache"))
+def test_a_run_with_mixtures_is_judged_and_exported(tmp_path):
     pl.DataFrame(toy.log()).write_parquet(tmp_path / "log.parquet")
     config = toy.config(str(tmp_path / "log.parquet"), **{"memory.mix": 2})
     run.run(config, str(tmp_path / "run"), {})

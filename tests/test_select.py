@@ -110,7 +110,7 @@ def test_scores_rank_and_pruning_skips_the_hardest(seen):
 def test_hard_and_soft_baselines_are_the_same_distinct_rows(seen):
     stage = seen.stage
     hard, soft = (
-        find(name)(toy.empty(), seen, 20, 2, np.random.default_rng(0))
+        find(name)(toy.empty(), seen, 20, 10, 2, np.random.default_rng(0))
         for name in ("random_hard", "random_soft")
     )
     at = hard.source[hard.valid] - stage.source[0]
@@ -130,8 +130,8 @@ def test_a_window_forgets_and_a_reservoir_keeps_its_share(seen):
 
     def born(name, seed):
         rng = np.random.default_rng(seed)
-        memory = find(name)(toy.empty(), first, 10, 1, rng)
-        memory = find(name)(memory, seen, 20, 2, rng)
+        memory = find(name)(toy.empty(), first, 10, 10, 1, rng)
+        memory = find(name)(memory, seen, 20, 10, 2, rng)
         assert memory.valid.sum() == 20 and memory.valid[:20].all()
         assert len(set(memory.source[:20])) == 20
         return memory.born[:20], memory.source[:20]
