@@ -50,6 +50,7 @@ VARIANTS = {
     "diet": {},
     "diet_labels": LABELS,
     **{f"diet_on_{arch}": {"inner.archs": (arch,)} for arch in PROXIES},
+    "diet_mix4": {"memory.mix": 4},
     **{f"diet_{name}": {"growth.select": name} for name in ("random", "el2n", "grand", "tracin")},
     "rat_bptt_labels": PLAIN | LABELS,
     "rat_bptt_teacher": PLAIN,
@@ -64,6 +65,13 @@ VARIANTS = {
     "one_step_teacher": PLAIN | {"inner.mode": "one_step"},
 }
 ALSO_HARD = ("diet", "rat_bptt_teacher")
+
+# (block, key, a value it has now, what stood for that when the first cells were made or None).
+SINCE = (
+    ("memory", "mix", 1, None),
+    ("memory", "budget", 0, None),
+    ("outer", "learn", ["label_logit", "log_weight", "mix"], ["label_logit", "log_weight"]),
+)
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "The config of the log.")
 RATES = flags.DEFINE_list("rates", "0.01,0.02", "Slots per row.")
@@ -106,9 +114,17 @@ def main(_) -> None:
 
 
 def digest(config: ConfigDict) -> str:
-    """By which a cell is known: what was asked for, but not where the log lies on this machine."""
+    """By which a cell is known: what was asked for, but not where the log lies on this machine.
+
+    A config that says with newer keys what it once said without them keeps its digest.
+    """
     said = json.loads(config.to_json())
     said["data"]["path"] = ""
+    for block, key, now, before in SINCE:
+        if said[block][key] == now:
+            said[block] |= {key: before}
+        if said[block][key] is None:
+            del said[block][key]
     return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:12]
 
 
