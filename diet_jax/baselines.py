@@ -1,8 +1,8 @@
 """What the memory must beat: as many rows, chosen by a selector and not distilled.
 
 A baseline is named SELECTOR_LABELS and is f(memory, look, n, share, number, rng) -> memory with n
-rows, `share` of them or more of stage `number`. It sees one stage at a time, so it is as little allowed to look
-back as the memory is. Labels are
+rows, `share` of them or more of stage `number`. It sees one stage at a time, so it is as little
+allowed to look back as the memory is. Labels are
 
     hard   the rows as they are with their own labels;
     soft   the rows as the next stage would show them with the teacher's labels for that, which is

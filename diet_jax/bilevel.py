@@ -12,7 +12,7 @@ from diet_jax.influence import influence
 from diet_jax.matching import OBJECTIVES
 from diet_jax.metagrad import Inner, Slots, Trajectory, overshoot
 from diet_jax.sharding import Placement
-from diet_jax.train import Examples
+from diet_jax.train import Batch, Examples
 from diet_jax.types import Array, Params
 
 
@@ -88,32 +88,24 @@ def start_outer(plan: Plan, learned: dict[str, Array]) -> OuterState:
     return OuterState(learned, opt, zero, np.zeros(BINS, np.float32), np.zeros((), np.int32))
 
 
-def outer_examples(key: Array, plan: Plan, stage: StageData, anchor: Anchor) -> Examples:
+def outer_examples(key: Array, plan: Plan, stage: StageData, anchor: Anchor) -> Batch:
     """Rows of the outer loss of one trajectory, weighted so that their mean is that loss.
 
     `batch` rows of the stage with weight 1 - share (times their own), `anchor_batch` old slots
-    with weight share.
+    with weight share: as one batch, or as two where slots are mixtures, as rows are not.
     """
     key_stage, key_anchor = jax.random.split(key)
     i = jax.random.randint(key_stage, (plan.batch,), 0, stage.n)
     j = jax.random.randint(key_anchor, (plan.anchor_batch,), 0, jnp.maximum(anchor.n, 1))
     old = anchor.slots.examples(j)
-    ids, mix = stage.ids[i], None
-    if old.mix is not None:  # a real row is a mixture of one
-        n_mixed = old.mix.shape[1]
-        ids = jnp.full((plan.batch, n_mixed, ids.shape[1]), -1, ids.dtype).at[:, 0].set(ids)
-        alone = jax.nn.one_hot(jnp.zeros(plan.batch, int), n_mixed)
-        mix = jnp.concatenate([alone, old.mix])
     total = plan.batch + plan.anchor_batch
     fresh = (1 - anchor.share) * total / plan.batch * stage.weight[i]
     kept = jnp.full(plan.anchor_batch, anchor.share * total / max(plan.anchor_batch, 1))
-    return Examples(
-        jnp.concatenate([ids, old.ids]),
-        jnp.concatenate([stage.dense[i], old.dense]),
-        jnp.concatenate([stage.target[i], old.target]),
-        jnp.concatenate([fresh, kept]),
-        mix,
-    )
+    rows = Examples(stage.ids[i], stage.dense[i], stage.target[i], fresh)
+    old = old._replace(weight=kept)
+    if old.mix is not None:
+        return rows, old
+    return jax.tree.map(lambda a, b: jnp.concatenate([a, b]), rows, old)
 
 
 def draw_end(key: Array, inner: Inner, ends: Array) -> tuple[Array, Array]:

@@ -231,12 +231,13 @@ def distill_stage(
 ) -> tuple[Memory, dict]:
     """Take the memory (numpy leaves) through one stage.
 
-    n_new: slots to add, each of as many rows as the memory mixes. n_steps: outer steps, rounded up to whole chunks. number: the stage's,
-    1-based, written into `born`. report(step, loss) is told of every chunk, one chunk late, so that
-    the device never waits for it. start: see `set_scene`. rows: int, those of the stage to
-    add, in order; if none are given, the most influential of each round. n_evict: old slots to give
-    up first, those whose loss would cost this stage least. stop() is asked before
-    every chunk; if it says so the stage raises Paused. paused: what it raised then, to go on from.
+    n_new: slots to add, each of as many rows as the memory mixes. n_steps: outer steps, rounded up
+    to whole chunks. number: the stage's, 1-based, written into `born`. report(step, loss) is told
+    of every chunk, one chunk late, so that the device never waits for it. start: see `set_scene`.
+    rows: int, those of the stage to add, in order; if none are given, the most influential of each
+    round. n_evict: old slots to give up first, those whose loss would cost this stage least.
+    stop() is asked before every chunk; if it says so the stage raises Paused. paused: what it
+    raised then, to go on from.
     Returns the new memory and facts: "written" (old slots that could be rewritten), "outer" (step,
     loss) pairs, "outer_steps", "skipped" (of them, as loss or gradient was not finite), "overshoot"
     (median and largest of `metagrad.overshoot`, a pair for each proxy), "seconds_influence",

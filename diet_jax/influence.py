@@ -12,7 +12,7 @@ import optax
 
 from diet_jax.metagrad import Inner, Slots, Trajectory, adjoints
 from diet_jax.models import logits
-from diet_jax.train import Examples
+from diet_jax.train import Batch, Examples
 from diet_jax.types import Array
 
 
@@ -20,7 +20,7 @@ def influence(
     inner: Inner,
     slots: Slots,
     trajectory: Trajectory,
-    outer: Examples,
+    outer: Batch,
     candidates: Examples,
     block: int,
 ) -> tuple[Array, Array]:

@@ -115,6 +115,7 @@ def check(config: Config) -> None:
         ("memory.rate", 0 < c.memory.rate < 1, "between 0 and 1"),
         ("memory.budget", c.memory.budget >= 0, "0 or more"),
         ("memory.mix", c.memory.mix >= 1, "1 or more"),
+        ("memory.mix", c.memory.mix == 1 or o.objective == "loss", "1 here: loss only"),
         ("inner.window", 1 <= i.window <= i.steps, "1 to inner.steps"),
         ("inner.batch", i.batch >= 1, "1 or more"),
         ("inner.archs", len(set(i.archs)) == len(i.archs) > 0, "distinct names, at least one"),

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from diet_jax import train
 from diet_jax.metagrad import Inner, Slots, Trajectory, outer_loss, warm_up
 from diet_jax.models import init_params, logits
-from diet_jax.models.base import read
+from diet_jax.models.base import look_up
 from diet_jax.train import Examples, TrainState
 from diet_jax.types import Array, Params
 
@@ -42,12 +42,11 @@ def distribution(inner: Inner, slots: Slots, trajectory: Trajectory, outer: Exam
     """Distribution matching: the squared distance of the mean features of positives, and of the
     others, under random embeddings (Zhao & Bilen, WACV 2023). The share of each class counts."""
     rows = jnp.concatenate([trajectory.trained, trajectory.fixed])
-    n_fields, n_dense = slots.ids.shape[-1], slots.dense.shape[1]
+    n_fields, n_dense = slots.ids.shape[1], slots.dense.shape[1]
     params = init_params(inner.model, trajectory.key, rows, n_fields, n_dense)
 
     def means(examples):
-        looked_up = examples.ids, examples.dense, examples.mix
-        emb = read(inner.model, params["table"], *looked_up).emb / inner.model.init_scale
+        emb = look_up(inner.model, params["table"], examples.ids) / inner.model.init_scale
         one = jnp.ones((len(emb), 1))
         x = jnp.concatenate([one, emb.reshape(len(emb), -1), examples.dense], axis=1)
         classes = jnp.stack([examples.target, 1 - examples.target])
@@ -64,7 +63,7 @@ def trajectory(inner: Inner, slots: Slots, trajectory: Trajectory, outer: Exampl
     """
     rows = jnp.concatenate([trajectory.trained, trajectory.fixed])
     key_init, key_order = jax.random.split(trajectory.key)
-    n_fields, n_dense = slots.ids.shape[-1], slots.dense.shape[1]
+    n_fields, n_dense = slots.ids.shape[1], slots.dense.shape[1]
     params = init_params(inner.model, key_init, rows, n_fields, n_dense)
     everyone = jnp.ones(len(outer.ids), bool)
     expert = train.cyclic_order(key_order, everyone, inner.steps, inner.batch)
@@ -95,15 +94,14 @@ def kernel(inner: Inner, slots: Slots, trajectory: Trajectory, outer: Examples) 
     params = _arrived(inner, slots, trajectory).params
 
     def features(examples):
-        def one(*row):
+        def one(ids, dense):
             def logit(net):
-                batch = jax.tree.map(lambda a: a[None], row)
-                return logits(inner.model, {**params, "net": net}, *batch)[0]
+                return logits(inner.model, {**params, "net": net}, ids[None], dense[None])[0]
 
             leaves = jax.tree.leaves(jax.grad(logit)(params["net"]))
             return jnp.concatenate([jnp.ones(1), *(leaf.ravel() for leaf in leaves)])
 
-        return jax.vmap(one)(examples.ids, examples.dense, examples.mix)
+        return jax.vmap(one)(examples.ids, examples.dense)
 
     mine = _in_use(slots)
     x, y = features(mine), mine.target - 0.5

@@ -21,7 +21,7 @@ from jax.scipy.sparse.linalg import cg
 from diet_jax import optim, train
 from diet_jax.models import Model, init_params
 from diet_jax.optim import Optimizer
-from diet_jax.train import Examples, TrainState
+from diet_jax.train import Batch, Examples, TrainState
 from diet_jax.types import Array, Params
 from diet_jax.unroll import choose_level, scan_steps
 
@@ -144,7 +144,7 @@ def whole(params: Params, fixed: Array) -> Params:
     return {**params, "table": jnp.concatenate([params["table"], fixed])}
 
 
-def outer_loss(inner: Inner, slots: Slots, trajectory: Trajectory, outer: Examples) -> Array:
+def outer_loss(inner: Inner, slots: Slots, trajectory: Trajectory, outer: Batch) -> Array:
     """Loss on `outer` of the model that one trajectory trains on the memory: [].
 
     Its derivative by the slots is the meta-gradient of the mode.
@@ -159,7 +159,7 @@ def outer_loss(inner: Inner, slots: Slots, trajectory: Trajectory, outer: Exampl
 
 
 def implicit_loss(
-    inner: Inner, slots: Slots, params: Params, fixed: Array, outer: Examples
+    inner: Inner, slots: Slots, params: Params, fixed: Array, outer: Batch
 ) -> tuple[Array, Params]:
     """Loss on `outer` at the point that training has reached, and the adjoint v there.
 
@@ -200,7 +200,7 @@ def implicit_loss(
 
 
 def adjoints(
-    inner: Inner, slots: Slots, trajectory: Trajectory, outer: Examples
+    inner: Inner, slots: Slots, trajectory: Trajectory, outer: Batch
 ) -> tuple[Params, Params, Array]:
     """A trajectory's parameters before each differentiated step, and the loss's adjoints there.
 

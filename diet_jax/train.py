@@ -31,6 +31,9 @@ class Examples(NamedTuple):
     mix: Array | None = None
 
 
+Batch = Examples | tuple[Examples, ...]  # several count as one: rows and mixtures of them, say
+
+
 class TrainState(NamedTuple):
     """Parameters and optimizer state, the carry of every training loop."""
 
@@ -38,8 +41,12 @@ class TrainState(NamedTuple):
     opt: Params
 
 
-def loss(model: Model, params: Params, batch: Examples) -> Array:
+def loss(model: Model, params: Params, batch: Batch) -> Array:
     """Weighted cross-entropy in nats, the mean over the batch of weight times entropy: []."""
+    if not isinstance(batch, Examples):
+        sizes = [len(part.weight) for part in batch]
+        sums = [loss(model, params, part) * n for part, n in zip(batch, sizes, strict=True)]
+        return sum(sums, jnp.zeros(())) / sum(sizes)
     z = logits(model, params, batch.ids, batch.dense, batch.mix)
     return jnp.mean(batch.weight * optax.sigmoid_binary_cross_entropy(z, batch.target))
 

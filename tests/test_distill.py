@@ -121,9 +121,7 @@ def test_the_memory_that_is_given_is_left_alone(engine, streamed):
 def test_a_memory_may_fill_up(engine):
     past, fresh = mem.empty(2, 3, 1), toy.stage(1)
     look = Look(fresh, None, None)  # pyright: ignore
-    now = find("random_hard")(
-        past, look, 2 + int(past.valid.sum()), 2, 1, np.random.default_rng(0)
-    )
+    now = find("random_hard")(past, look, 2 + int(past.valid.sum()), 2, 1, np.random.default_rng(0))
     assert now.valid.all()
     set_scene(engine, past, now, fresh, share=0.0)
 

@@ -135,7 +135,9 @@ def test_a_memory_of_mixtures_trains_like_its_plain_twin():
     )
     mix = rng.normal(size=(8, 2)).astype(np.float32)
     twin = plain._replace(
-        ids=np.repeat(plain.ids[:, None], 2, 1), source=np.repeat(plain.source[:, None], 2, 1), mix=mix
+        ids=np.repeat(plain.ids[:, None], 2, 1),
+        source=np.repeat(plain.source[:, None], 2, 1),
+        mix=mix,
     )
     model = make_model("DeepFM", 2, (4,), init_scale=0.3)
     params = init_params(model, jax.random.key(0), jnp.arange(toy.VOCAB), 3, 1)

@@ -20,8 +20,9 @@ EVAL = (
     "seconds seconds_compile"
 ).split()
 STAGE = (
-    "kind stage stages rows_stage rows_so_far slots new written born label_hist weight_quantiles "
-    "outer_steps skipped overshoot hidden evicted seconds seconds_teacher seconds_influence seconds_outer"
+    "kind stage stages rows_stage rows_so_far slots new evicted written born label_hist "
+    "weight_quantiles outer_steps skipped overshoot hidden seconds seconds_teacher "
+    "seconds_influence seconds_outer"
 ).split()
 
 

@@ -98,9 +98,7 @@ def look_up(model: Model, table: Array, ids: Array) -> Array:
     return total / jnp.maximum(here @ field, 1)[..., None]
 
 
-def read(
-    model: Model, table: Array, ids: Array, dense: Array, mix: Array | None = None
-) -> Inputs:
+def read(model: Model, table: Array, ids: Array, dense: Array, mix: Array | None = None) -> Inputs:
     """The inputs of rows with ids int32 [B, K] that index the table [U, D], and dense [B, G].
 
     mix: float32 [B, M], if a row is a mixture of M rows of a log with ids [B, M, K]: the weights of
@@ -108,9 +106,7 @@ def read(
     """
     if mix is not None:
         each = jax.vmap(lambda ids: read(model, table, ids, dense), 1, 1)(ids)
-        emb, history = (
-            jnp.einsum("bm...,bm->b...", a, mix) for a in (each.emb, each.history)
-        )
+        emb, history = (jnp.einsum("bm...,bm->b...", a, mix) for a in (each.emb, each.history))
         return Inputs(emb, dense, history, each.seen.any(1))
     past = ids[:, list(model.history)] if model.history else ids[:, :0]
     seen = past >= 0
