@@ -87,7 +87,8 @@ def make_proxies(config: Config, schema: Schema, copies: int) -> tuple[Inner, ..
 def model_of(config: Config, arch: str, hidden: tuple[int, ...], schema: Schema) -> Model:
     """The architecture `arch` for a log's columns, with the embeddings of the config."""
     i = config.inner
-    return make_model(arch, i.dim, hidden, i.init_scale, schema.pool, schema.vocab)
+    columns = schema.pool, schema.vocab, tuple(schema.tasks.values())
+    return make_model(arch, i.dim, hidden, i.init_scale, *columns)
 
 
 def by_arch(values: Config, arch: str) -> float:
