@@ -227,6 +227,7 @@ def make_evaluation(
         n_table=n_table,
         min_rows=i.min_rows,
         n_blocks=-(-n_test // trials.PREDICT_BLOCK),
+        tasks=stream.schema.tasks,
         place=place,
     )
 
