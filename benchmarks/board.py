@@ -68,6 +68,7 @@ ALSO_HARD = ("diet", "rat_bptt_teacher")
 
 # (block, key, a value it has now, what stood for that when the first cells were made or None).
 SINCE = (
+    ("data", "more_labels", [], None),
     ("memory", "mix", 1, None),
     ("memory", "budget", 0, None),
     ("outer", "learn", ["label_logit", "log_weight", "mix"], ["label_logit", "log_weight"]),

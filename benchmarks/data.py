@@ -325,7 +325,8 @@ def feeding(file: str, cache: str, seed: int) -> dict:
     model, rate = make_model("MLP", 8, (64, 32)), 0.01
 
     def loss(net, emb, batch):
-        z = model.apply(net, Inputs(emb, batch.dense, emb[:, :0], batch.ids[:, :0] >= 0))
+        none = batch.ids[:, :0] >= 0
+        z = model.apply(net, Inputs(emb, batch.dense, emb[:, :0], none, none))
         return jnp.mean(batch.weight * optax.sigmoid_binary_cross_entropy(z, batch.label))
 
     def step(params, batch):

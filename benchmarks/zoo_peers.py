@@ -32,8 +32,11 @@ SETTINGS = {
     "DCNv2Mix": "DCNv2Mix:n_experts=2,rank=3",
     "xDeepFM": "xDeepFM:maps=(3,2)",
     "AutoInt": "AutoInt:heads=2,size=2",
+    "MMoE": "MMoE:n_experts=3,tower=(6,)",
+    "PLE": "PLE:n_own=2,tower=(6,)",
 }
 HIDDEN = (6, 5)
+TASKS = 2  # of MMoE and PLE
 
 
 class Weights:
@@ -49,8 +52,9 @@ class Weights:
         found = {"kernel": self[f"{name}.weight"].T}
         return found | ({"bias": self[f"{name}.bias"]} if f"{name}.bias" in self.arrays else {})
 
-    def hidden(self) -> dict:
-        return {f"Dense_{k}": self.linear(f"dnn.linears.{k}") for k in range(len(HIDDEN))}
+    def hidden(self, at: str = "dnn") -> dict:
+        kernels = [name for name in self.arrays if name.startswith(f"{at}.") and "weight" in name]
+        return {f"Dense_{k}": self.linear(f"{at}.linears.{k}") for k in range(len(kernels))}
 
     def tower(self, bias: np.ndarray | float = 0.0) -> dict:
         last = {"kernel": self["dnn_linear.weight"].T, "bias": np.zeros(1) + bias}
@@ -157,6 +161,46 @@ def fi_bi_net(w: Weights) -> dict:
     return {**senet, "pairs": pairs, "FirstOrder_0": w.first_order(), "Tower_0": tower}
 
 
+def side_by_side(parts: list[dict]) -> dict:
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *parts)
+
+
+def towers(w: Weights) -> dict:
+    parts = []
+    for t in range(TASKS):
+        last = {"kernel": w[f"tower_dnn_final_layer.{t}.weight"].T, "bias": w[f"out.{t}.bias"]}
+        parts.append(w.hidden(f"tower_dnn.{t}") | {"Dense_1": last})
+    return side_by_side(parts)
+
+
+def mmoe(w: Weights) -> dict:
+    experts = side_by_side([w.hidden(f"expert_dnn.{e}") for e in range(3)])
+    gates = [{"Dense_0": w.linear(f"gate_dnn_final_layer.{t}")} for t in range(TASKS)]
+    net = {"Experts_0": {"VmapMlp_0": experts}, "VmapGate_0": side_by_side(gates)}
+    return {**net, "VmapTower_0": towers(w)}
+
+
+def ple(w: Weights) -> dict:
+    net = {
+        "VmapTower_0": towers(w),
+        "Gate_0": {"Dense_0": w.linear("shared_gate_dnn_final_layer.0")},
+    }
+    for k in range(2):
+        own = [
+            side_by_side([w.hidden(f"specific_experts.{k}.{t}.{e}") for e in range(2)])
+            for t in range(TASKS)
+        ]
+        gates = [f"specific_gate_dnn_final_layer.{k}.{t}" for t in range(TASKS)]
+        # They make as many shared experts as own ones, and use the first.
+        shared = side_by_side([w.hidden(f"shared_experts.{k}.0.0")])
+        net |= {
+            f"VmapExperts_{k}": {"VmapMlp_0": side_by_side(own)},
+            f"Experts_{k}": {"VmapMlp_0": shared},
+            f"VmapGate_{k}": side_by_side([{"Dense_0": w.linear(name)} for name in gates]),
+        }
+    return net
+
+
 COPY: dict[str, Callable[[Weights], dict]] = {
     "MLP": mlp,
     "WideDeep": wide,
@@ -170,6 +214,8 @@ COPY: dict[str, Callable[[Weights], dict]] = {
     "xDeepFM": x_deep_fm,
     "AutoInt": auto_int,
     "FiBiNET": fi_bi_net,
+    "MMoE": mmoe,
+    "PLE": ple,
 }
 
 
@@ -179,7 +225,14 @@ def difference(name: str, found: dict[str, np.ndarray]) -> float:
     ids, dense = found["ids"], found["dense"]
     n_fields, values, dim = ids.shape[1], *w["embedding_dict.f0.weight"].shape
     dense = dense[:, :0] if name == "AutoInt" else dense
+    rows, want = ids + values * np.arange(n_fields), found[f"{name}/out"]
     model = make_model(SETTINGS.get(name, name), dim, HIDDEN)
+    if want.ndim > 1:  # a row for each task; the field that says so has one table row, of no effect
+        pool, tasks = (*range(n_fields), *[n_fields] * TASKS), (n_fields, n_fields + 1)
+        model = make_model(SETTINGS[name], dim, HIDDEN, pool=pool, vocab=pool, tasks=tasks)
+        rows = np.repeat(rows, TASKS, axis=0)
+        asked = np.tile(np.eye(TASKS, dtype=int) - 1, (len(ids), 1))
+        rows, dense = np.hstack([rows, asked]), np.repeat(dense, TASKS, axis=0)
     table = np.concatenate([w[f"embedding_dict.f{k}.weight"] for k in range(n_fields)])
     if model.linear:
         weights = [w[f"linear_model.embedding_dict.f{k}.weight"] for k in range(n_fields)]
@@ -192,8 +245,8 @@ def difference(name: str, found: dict[str, np.ndarray]) -> float:
     wanted = jax.eval_shape(lambda: init_params(model, *args))
     if jax.tree.map(jnp.shape, params) != jax.tree.map(lambda a: a.shape, wanted):
         raise ValueError(f"{name}: the weights copied are not those of the model")
-    rows = jnp.asarray(ids + values * np.arange(n_fields), jnp.int32)
-    z, want = logits(model, params, rows, jnp.asarray(dense, jnp.float32)), found[f"{name}/out"]
+    given = jnp.asarray(rows, jnp.int32), jnp.asarray(dense, jnp.float32)
+    z, want = logits(model, params, *given), want.reshape(-1)
     return float(np.max(np.abs(z - want) / np.maximum(1, np.abs(want))))
 
 

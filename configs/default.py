@@ -25,6 +25,8 @@ def get_config() -> Config:
     c.data.threshold = 4.0  # a rating of at least this is a positive label; < 0: the label is 0/1
     # What follows is for source=table: which column is what.
     c.data.label = "label"
+    # Columns that are labels, too: a row is one row for each label, and a field `task` says which.
+    c.data.more_labels = ()
     c.data.time = "time"
     c.data.user = "user"
     c.data.weight = ""  # sample weights, positive

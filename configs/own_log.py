@@ -19,6 +19,7 @@ def get_config() -> Config:
     c.data.path = "clicks.parquet"
     c.data.label = "click"  # 0 or 1; for a rating set data.threshold, for example 4.0
     c.data.threshold = -1.0
+    c.data.more_labels = ()  # further such columns, each a task of its own: ("purchase",)
     c.data.time = "timestamp"
     c.data.user = "user_id"
     c.data.categorical = ("user_id", "item_id", "category", "device")

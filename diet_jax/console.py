@@ -19,7 +19,7 @@ from rich.text import Text
 
 from diet_jax.data.prepare import Report
 from diet_jax.record import Record
-from diet_jax.summary import METHODS, PARTS, summarize
+from diet_jax.summary import METHODS, OF_TASK, PARTS, summarize
 
 LINE_EVERY_S = 10.0  # between two lines of progress where there is no terminal
 
@@ -155,6 +155,9 @@ def summary_view(summary: dict[str, Any]) -> Group:
     table.add_section()
     means = [ratio(overall[name]["mean_of_ratios"]) for name in ("R", "R_soft")]
     table.add_row("mean AUC", *(auc(overall["auc"][m]) for m in methods), *means)
+    for key in [key for key in overall if key.startswith(OF_TASK)]:
+        name = f"AUC of {key.removeprefix(OF_TASK)}"
+        table.add_row(name, *(auc(overall[key][m]) for m in methods))
     table.add_row("mean GAUC", *(auc(overall["gauc"][m]) for m in methods))
     table.add_row("mean log loss", *(auc(overall["logloss"][m]) for m in methods))
     for name, key in (("AUC on this stage", "auc_current"), ("AUC on past ones", "auc_past")):

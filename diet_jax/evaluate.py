@@ -169,7 +169,8 @@ def variant(memory: Memory, name: str, spec: Config) -> dict[str, Any]:
     """What makes an evaluation (`trials.Plan`) one of this variant alone."""
     plan, schema = memory.job.evaluation, memory.job.stream.schema
     scale = memory.job.config.inner.init_scale
-    model = make_model(spec.arch, spec.dim, spec.hidden, scale, schema.pool, schema.vocab)
+    columns = schema.pool, schema.vocab, tuple(schema.tasks.values())
+    model = make_model(spec.arch, spec.dim, spec.hidden, scale, *columns)
     return {
         "models": {name: model},
         "subset_trials": {name: make_trials(model, plan.subset, False, plan.place)},

@@ -80,7 +80,10 @@ def _table(memory: Memory, stream: Stream) -> tuple[pa.Table, dict[str, str]]:
 
     text = {int(row): stream.values[int(row)] for row in np.unique(ids[ids >= 0])}
     for f, field in enumerate(stream.schema.fields):
-        mine = ids[:, [k for k, pool in enumerate(stream.schema.pool) if pool == f]]
+        columns_of_field = [k for k, pool in enumerate(stream.schema.pool) if pool == f]
+        mine = ids[:, columns_of_field]
+        if columns_of_field == list(stream.schema.tasks.values()):
+            mine = mine.max(1, keepdims=True)  # the one value that a row has in its task's column
         if mine.shape[1] == 1:
             rows, kind, kinds = mine[:, 0].tolist(), "value", pa.string()
             values = [text[row] for row in rows]

@@ -87,7 +87,8 @@ def make_proxies(config: Config, schema: Schema, copies: int) -> tuple[Inner, ..
 def model_of(config: Config, arch: str, hidden: tuple[int, ...], schema: Schema) -> Model:
     """The architecture `arch` for a log's columns, with the embeddings of the config."""
     i = config.inner
-    return make_model(arch, i.dim, hidden, i.init_scale, schema.pool, schema.vocab)
+    columns = schema.pool, schema.vocab, tuple(schema.tasks.values())
+    return make_model(arch, i.dim, hidden, i.init_scale, *columns)
 
 
 def by_arch(values: Config, arch: str) -> float:
@@ -229,6 +230,7 @@ def make_evaluation(
         n_table=n_table,
         min_rows=i.min_rows,
         n_blocks=-(-n_test // trials.PREDICT_BLOCK),
+        tasks=stream.schema.tasks,
         place=place,
     )
 
@@ -260,6 +262,11 @@ def prepare(
         raise InputError(
             "the log has one stage: a memory is judged on the next, so set stages.count to two or "
             "more, or stages.interval shorter"
+        )
+    if stream.schema.tasks and config.memory.mix > 1:
+        raise InputError(
+            f"memory.mix is {config.memory.mix}, but a slot of a log with several labels answers "
+            "for one of them: set it to 1"
         )
     steps = steps_of(stream, config.eval.on, config.eval.validation_share)
     schema = stream.schema

@@ -16,6 +16,8 @@ def gauc(label: np.ndarray, score: np.ndarray, user: np.ndarray) -> float:
     Users with one class only are left out (as in Zhou et al. 2018, DIN, eq. 9, and FuxiCTR); NaN if
     that leaves none.
     """
+    if not len(user):
+        return float("nan")
     by_user = np.argsort(user, kind="stable")
     user, label, score = user[by_user], label[by_user], score[by_user]
     start = np.flatnonzero(np.r_[True, user[1:] != user[:-1]])
@@ -31,6 +33,12 @@ def gauc(label: np.ndarray, score: np.ndarray, user: np.ndarray) -> float:
     n, positives, rank_sum = n[mixed], positives[mixed], rank_sum[mixed]
     area = (rank_sum - positives * (positives + 1) / 2) / (positives * (n - positives))
     return float(np.average(area, weights=n))
+
+
+def mean_known(values: list[float]) -> float:
+    """The mean of those that are not NaN; NaN without any."""
+    known = [value for value in values if not np.isnan(value)]
+    return float(np.mean(known)) if known else float("nan")
 
 
 def log_loss(label: np.ndarray, logit: np.ndarray) -> float:

@@ -33,6 +33,7 @@ _MEASURES = (
     "rows",
     "seconds",
 )
+OF_TASK = "auc:"  # how the AUC of one label of several is called, before the label's name
 
 
 def summarize(records: list[Record]) -> dict[str, Any]:
@@ -45,8 +46,8 @@ def summarize(records: list[Record]) -> dict[str, Any]:
         ranks: a list over stages and methods, see `ranks`;
         by_arch: architecture -> {"auc": {method: mean over stages}, "R", "R_soft": means of cells};
         overall: {"auc", "gauc", "logloss", "auc_current", "auc_past", "tau", "regret", "steps",
-            "rows", "seconds": {method: mean over stages and architectures}, "R", "R_soft": see
-            `aggregate`};
+            "rows", "seconds", and of a log with several labels "auc:LABEL": {method: mean over
+            stages and architectures}, "R", "R_soft": see `aggregate`};
         cost: see `cost`;
         stage_records: the records of kind "stage", by stage.
     """
@@ -77,16 +78,16 @@ def cells(evals: list[Record]) -> list[dict[str, Any]]:
     """One dict for each stage and architecture, in order of first appearance.
 
     {"stage", "arch", "auc", "gauc", "logloss", "auc_current", "auc_past", "steps", "rows",
-    "seconds": {method: {"mean", "sd", "n"}} over seeds (sd with n - 1; NaN for one seed), "R",
-    "R_soft"}
+    "seconds", and "auc:LABEL" for each of several labels: {method: {"mean", "sd", "n"}} over seeds
+    (sd with n - 1; NaN for one seed), "R", "R_soft"}
     """
     groups: dict = defaultdict(lambda: defaultdict(list))
     for record in evals:
         groups[record["stage"], record["arch"]][record["method"]].append(record)
-    table = []
+    table, of_tasks = [], dict.fromkeys(k for r in evals for k in r if k.startswith(OF_TASK))
     for (stage, arch), by_method in groups.items():
         cell: dict[str, Any] = {"stage": stage, "arch": arch}
-        for measure in _MEASURES:
+        for measure in (*_MEASURES, *of_tasks):
             cell[measure] = {
                 m: _spread([r.get(measure) for r in by_method[m]])
                 for m in METHODS
@@ -189,7 +190,9 @@ def cost(records: list[Record], table: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _overall(table: list[dict], order: list[dict], methods: list[str]) -> dict[str, Any]:
-    overall: dict[str, Any] = {m: _by_method(table, m, methods) for m in _MEASURES}
+    of_tasks = [key for cell in table[:1] for key in cell if key.startswith(OF_TASK)]
+    measures = (*_MEASURES, *of_tasks)
+    overall: dict[str, Any] = {m: _by_method(table, m, methods) for m in measures}
     for key in ("tau", "regret"):
         overall[key] = {
             m: _mean([row[key] for row in order if row["method"] == m])

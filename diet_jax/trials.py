@@ -11,7 +11,7 @@ from scipy.special import softmax
 
 from diet_jax import touched, train
 from diet_jax.compact import Compact, compact, pad_rows, pad_to
-from diet_jax.metrics import auc, score
+from diet_jax.metrics import auc, gauc, mean_known, score
 from diet_jax.models import Model, init_params, logits
 from diet_jax.optim import Optimizer, make
 from diet_jax.sharding import ONE_DEVICE, Placement
@@ -104,6 +104,7 @@ class Plan(NamedTuple):
     n_table: int  # rows of the whole table
     min_rows: int  # capacity that both parts of a compact table start with
     n_blocks: int  # blocks of PREDICT_BLOCK rows that hold any Test
+    tasks: dict[str, int] = {}  # of the log's schema
     place: Placement = ONE_DEVICE
 
 
@@ -149,20 +150,33 @@ def run_trials(
     )
     blocks = plan.place.replicate((ids, dense))
     z = np.asarray(trials.predict(params, *blocks)).reshape(len(plan.seeds), -1)
-    return [scores(test, row[: len(test.label)]) for row in z], cost
+    return [scores(test, row[: len(test.label)], plan.tasks) for row in z], cost
 
 
-def scores(test: Test, logit: np.ndarray) -> dict[str, float]:
+def scores(test: Test, logit: np.ndarray, tasks: dict[str, int]) -> dict[str, float]:
     """The figures of one model: on the rows that judge, and its AUC on stages that it has seen.
 
     auc_current: on the latest stage, auc_past: the mean over those before; left out without rows.
+    tasks: of the log's schema. Each AUC and GAUC is the mean over them, as to order the rows of one
+    label before those of another is no merit; auc:LABEL is each one's own, on the rows that judge.
     """
-    judged = test.part == 0
+    judged, n_stages = test.part == 0, int(test.part.max())
     figures = score(test.label[judged], logit[judged], test.user[judged])
-    by_stage = [
-        auc(test.label[test.part == k], logit[test.part == k])
-        for k in range(1, int(test.part.max()) + 1)
-    ]
+    asked = [test.ids[:, column] >= 0 for column in tasks.values()]
+
+    def area(rows: np.ndarray) -> list[float]:
+        """By task."""
+        return [auc(test.label[rows & mine], logit[rows & mine]) for mine in asked or [rows]]
+
+    if tasks:
+        areas = area(judged)
+        within = [
+            gauc(test.label[judged & mine], logit[judged & mine], test.user[judged & mine])
+            for mine in asked
+        ]
+        figures |= {"auc": mean_known(areas), "gauc": mean_known(within)}
+        figures |= {f"auc:{name}": a for name, a in zip(tasks, areas, strict=True)}
+    by_stage = [mean_known(area(test.part == k)) for k in range(1, n_stages + 1)]
     if by_stage:
         figures["auc_current"] = by_stage[-1]
     if by_stage[:-1]:

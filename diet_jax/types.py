@@ -78,13 +78,15 @@ class Schema(NamedTuple):
     fields: names of the F categorical fields. dense: names of the G dense features.
     pool: for each of the K id columns the field that it is pooled into; K = F and 0 .. F-1 where no
     field has several values. vocab: the field whose table rows the column holds; another one than
-    `pool` for a history of items.
+    `pool` for a history of items. tasks: of a log with several labels, by the label's name, the id
+    column in which the rows of that label, and no others, have a value; else empty.
     """
 
     fields: tuple[str, ...]
     dense: tuple[str, ...]
     pool: tuple[int, ...]
     vocab: tuple[int, ...]
+    tasks: dict[str, int] = {}
 
 
 class Stream(NamedTuple):

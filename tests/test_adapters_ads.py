@@ -7,6 +7,7 @@ import polars as pl
 import pytest
 
 from diet_jax.data.adapters import avazu, criteo, kuairand, taobao
+from diet_jax.data.clean import clean
 from diet_jax.data.source import Block, Dense, Field, History, Part
 from diet_jax.types import InputError
 
@@ -245,6 +246,16 @@ def test_kuairand_with_random_log_and_another_label(tmp_path):
     assert frame["is_rand"].to_list() == ["0", "0", "1"]
     assert frame["user_active_degree"].to_list() == ["UNKNOWN", "full_active", None]
     assert Field("is_rand") in source.roles.fields
+
+
+def test_kuairand_with_further_labels(tmp_path):
+    source = kuairand.read(str(kuai(tmp_path)), more_labels=("long_view", "is_like"))
+    assert source.roles.labels == ("is_click", "long_view", "is_like")
+    assert source.roles.fields[-1] == Field("task", 3, derived="task")
+    ((_, _, rows, rejects),) = clean(source.parts[:1], source.roles)
+    assert rows.label.tolist() == [1, 1, 0] and rows.task.tolist() == [0, 1, 2] and not rejects
+    assert rows.fields["user_id"].to_list() == ["3"] * 3
+    refused(("no label 'tab'",), kuairand.read, tmp_path, more_labels=("tab",))
 
 
 def test_kuairand_variants(tmp_path):

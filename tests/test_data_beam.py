@@ -144,6 +144,16 @@ def test_days_that_are_longer_than_a_chunk(tmp_path, small):
 
 
 @needs_beam
+def test_a_log_of_two_labels(tmp_path, small):
+    log = write_log(tmp_path / "log")
+    for part in log.iterdir():
+        frame = pl.read_csv(part, infer_schema=False)
+        buy = pl.Series("buy", ["0", "", "1"] * 50)
+        frame.with_columns(buy).write_csv(part)
+    check_equal(make_config(log, tmp_path / "cache", more_labels=("buy",)), tmp_path)
+
+
+@needs_beam
 def test_a_plain_log(tmp_path):
     log = write_log(tmp_path / "log", parts=1)
     change = {"multi": {}, "hashed": {}, "derived": (), "dense": (), "weight": "", "history": ""}
@@ -232,7 +242,7 @@ def test_histories_by_user_and_chunk_are_those_of_the_stream(small):
     for group in shards.items():
         for k, known in beam_steps.pasts(group, job):
             found.setdefault(k, []).append(known)
-    got = [beam_steps.histories(mine, found[k], mine["codes"][:, 1]) for k, mine in chunks]
+    got = [beam_steps.histories(mine, found[k], roles) for k, mine in chunks]
     assert np.array_equal(np.concatenate(got), want)
 
 

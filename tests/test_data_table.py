@@ -161,6 +161,13 @@ def refused(path, change, words):
         ({"min_count": 0}, ("data.min_count is 0",)),
         ({"max_rejected": 2.0}, ("data.max_rejected is 2.0",)),
         ({"threshold": float("nan")}, ("data.threshold is nan",)),
+        ({"more_labels": ("click",)}, ("data.more_labels: 'click'", "other columns")),
+        ({"more_labels": ("a", "a")}, ("data.more_labels: 'a'", "other columns")),
+        ({"more_labels": ("",)}, ("data.more_labels: ''",)),
+        ({"more_labels": ("item",)}, ("data.more_labels 'item' is also a feature",)),
+        ({"more_labels": ("buy",)}, ("log.csv: no column 'buy'",)),
+        ({"more_labels": ("buy",), "dense": ("task",)}, ("'task'", "rename it")),
+        ({"derived": ("task",)}, ("data.derived 'task'", "hour, weekday, day")),
         ({"label": "like"}, ("log.csv: no column 'like'", "it has: user, item")),
     ],
 )

@@ -111,6 +111,21 @@ def test_a_mixture_is_written_row_by_row(tmp_path):
     assert "Every 2 rows in a row" in card and "| `share` |" in card
 
 
+def test_a_row_of_several_labels_names_its_task(tmp_path):
+    two = stream(("user", "task"), ())._replace(
+        schema=Schema(("user", "task"), (), (0, 1, 1), (0, 1, 1), {"click": 1, "buy": 2}),
+        values=("<unknown>", "<unknown>", "ann", "click", "buy"),
+        row_field=np.array([0, 1, 0, 1, 1], np.int32),
+        scales=(),
+    )
+    ids = np.array([[2, 3, -1], [2, -1, 4], [0, -1, 1], [0, 0, 0]], np.int32)
+    table = load_memory_table(
+        export_memory(tmp_path, memory(0)._replace(ids=ids), two, RECIPE, SOURCE)
+    )
+    assert table["task"].to_pylist() == ["click", "buy", "<unknown>"]
+    assert table["task_id"].to_pylist() == [3, 4, 1]
+
+
 def test_labels_stay_inside_the_open_interval(tmp_path):
     extreme = memory()._replace(label_logit=np.array([500, -500, -90, 0], np.float32))
     table = load_memory_table(export_memory(tmp_path, extreme, stream(), RECIPE, SOURCE))

@@ -122,6 +122,17 @@ def test_a_stage_without_its_closing_record_does_not_count():
     assert not found["finished"]
 
 
+def test_the_auc_of_each_label_is_summed_up_too():
+    records = run({(1, "LR"): {"full": (0.7, 0.8), "memory": 0.6}})
+    for record, of_buy in zip(records, (0.5, 0.7, None), strict=False):
+        record |= {"auc:click": record["auc"], "auc:buy": of_buy}
+    found = summarize(records)
+    assert found["cells"][0]["auc:buy"]["full"]["mean"] == pytest.approx(0.6)
+    assert found["overall"]["auc:click"] == found["overall"]["auc"]
+    assert math.isnan(found["overall"]["auc:buy"]["memory"])
+    assert not any(key.startswith("auc:") for key in summarize(run({}))["overall"])
+
+
 def test_missing_metrics_are_left_out():
     records = run({(1, "LR"): {"full": (0.7, 0.8), "memory": 0.6}})
     records[0]["gauc"] = None

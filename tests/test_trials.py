@@ -70,6 +70,23 @@ def test_trials_side_by_side_are_plain_trainings(shared):
     assert figures[0] != figures[1]
 
 
+def test_with_several_labels_an_auc_is_within_each():
+    """Rows of two tasks, each in perfect order, one of them far above the other; on a stage that
+    was seen, one in wrong order and one of a single class."""
+    ids = np.array([[3, 4, -1], [3, 4, -1], [3, -1, 5], [3, -1, 5]] * 2)
+    label = np.array([0, 1, 0, 1, 1, 0, 1, 1], np.float32)
+    logit, user = np.array([7.0, 8.0, 1.0, 2.0, 7.0, 8.0, 1.0, 2.0]), np.zeros(8, int)
+    test = trials.Test(ids, np.zeros((8, 0)), label, user, np.repeat([0, 1], 4))
+    found = trials.scores(test, logit, {"click": 1, "buy": 2})
+    assert found["auc"] == found["gauc"] == found["auc:click"] == found["auc:buy"] == 1
+    assert found["auc_current"] == 0 and "auc_past" not in found
+    assert found["logloss"] == pytest.approx(metrics.log_loss(label[:4], logit[:4]))
+    one = trials.scores(test, logit, {})
+    assert one["auc"] == 0.75 and "auc:click" not in one
+    nobody = trials.scores(test._replace(ids=ids[:, [0, 1, 1]]), logit, {"click": 1, "rare": 0})
+    assert nobody["auc"] < 1
+
+
 @given(st.integers(1, 9), st.integers(1, 8), st.integers(1, 5))
 def test_epochs_are_whole_random_passes(n, steps, batch):
     order = epochs(np.random.default_rng(0), n, steps, batch)

@@ -13,23 +13,23 @@ from zoo_formulas import FORMULAS, Row
 from diet_jax.models import MODELS, init_params, logits, make_model, parse
 from diet_jax.types import InputError
 
-# user, item, place, and a history of four items: F = 4, K = 7.
-POOL, VOCAB = (0, 1, 2, 3, 3, 3, 3), (0, 1, 2, 1, 1, 1, 1)
-V, G, DIM, HIDDEN = 20, 2, 4, (5, 3)
+# user, item, place, which of two labels, and a history of four items: F = 5, K = 9.
+POOL, VOCAB, TASKS = (0, 1, 2, 3, 3, 4, 4, 4, 4), (0, 1, 2, 3, 3, 1, 1, 1, 1), (3, 4)
+V, G, DIM, HIDDEN = 22, 2, 4, (5, 3)
 SEED = 0  # leaves no unit dead for every row, of any architecture
 IDS = np.array(
     [
-        [4, 9, 15, -1, -1, 7, 8],
-        [5, 8, 16, 10, 7, 7, 9],
-        [6, 7, 17, -1, -1, -1, -1],
-        [4, 8, 15, -1, -1, -1, 7],
+        [5, 10, 16, 19, -1, -1, -1, 8, 9],
+        [6, 9, 17, -1, 20, 11, 8, 8, 10],
+        [7, 8, 18, -1, 3, -1, -1, -1, -1],
+        [5, 9, 16, 19, -1, -1, -1, -1, 8],
     ],
     np.int32,
 )
 
 
 def model_of(name):
-    return make_model(name, DIM, HIDDEN, init_scale=0.3, pool=POOL, vocab=VOCAB)
+    return make_model(name, DIM, HIDDEN, 0.3, POOL, VOCAB, TASKS)
 
 
 class Computed(NamedTuple):
@@ -84,10 +84,11 @@ def test_logits_against_the_formula(computed, name):
         wide = jax.tree.map(lambda a, seed=seed: a[seed].astype(np.float64), found.params)
         want = []
         for ids, dense in zip(IDS, found.dense.astype(np.float64), strict=True):
-            past = [wide["table"][i] for i in ids[3:] if i >= 0]
+            task, past = int(ids[4] >= 0), [wide["table"][i] for i in ids[5:] if i >= 0]
             pooled = sum(past) / len(past) if past else np.zeros(wide["table"].shape[1])
-            emb = np.stack([*wide["table"][ids[:3]], pooled])
-            want.append(FORMULAS[name](wide["net"], Row(emb, dense, past, 4, target=1)))
+            emb = np.stack([*wide["table"][ids[[0, 1, 2, 3 + task]]], pooled])
+            row = Row(emb, dense, past, 4, target=1, task=task, task_field=3)
+            want.append(FORMULAS[name](wide["net"], row))
         np.testing.assert_allclose(found.z[seed], want, rtol=1e-5, atol=1e-5)
 
 
@@ -114,7 +115,7 @@ def test_training_can_be_differentiated(computed):
             z = logits(model, params, IDS, jnp.zeros((len(IDS), G)))
             return jnp.mean(weight * optax.sigmoid_binary_cross_entropy(z, label))
 
-        params = jax.tree.map(lambda p, g: p - 0.2 * g, start, jax.grad(loss)(start, weight))
+        params = jax.tree.map(lambda p, g: p - 0.6 * g, start, jax.grad(loss)(start, weight))
         return loss(params, jnp.ones(4))
 
     h = 0.01
@@ -140,6 +141,36 @@ def test_every_layer_computes_in_bfloat16(name):
     assert found[0].dtype == jnp.bfloat16
 
 
+@pytest.mark.parametrize("name", ["MMoE:tower=(3,)", "PLE:tower=(3,),n_own=2"])
+def test_a_row_teaches_its_own_task_alone(computed, name):
+    """Nothing of the other's tower and last gate; of what is shared, all."""
+    model, found = model_of(name), computed(name)
+    params = jax.tree.map(lambda a: a[0], found.params)
+
+    def of_row(k):
+        return lambda p: logits(model, p, IDS[k : k + 1], jnp.asarray(found.dense[k : k + 1]))[0]
+
+    gate = "VmapGate_0" if name.startswith("MMoE") else "VmapGate_1"
+    for k, mine in ((0, 0), (1, 1)):
+        net = jax.grad(of_row(k))(params)["net"]["params"]
+        for kind in ("VmapTower_0", gate):
+            for leaf in jax.tree.leaves(net[kind]):
+                assert np.any(leaf[mine] != 0) and not np.any(leaf[1 - mine])
+        for leaf in jax.tree.leaves({kind: net[kind] for kind in net if kind[:7] == "Experts"}):
+            assert np.any(leaf != 0)
+
+
+@pytest.mark.parametrize("name", ["MMoE:tower=(3,)", "PLE:tower=(3,),n_own=2"])
+def test_one_label_is_one_task(name):
+    model, rng = make_model(name, DIM, HIDDEN, pool=(0, 1), vocab=(0, 1)), np.random.default_rng(0)
+    shapes = jax.eval_shape(lambda: init_params(model, jax.random.key(0), jnp.arange(V), 2, 0))
+    params = jax.tree.map(lambda a: rng.uniform(-1, 1.5, a.shape).astype(a.dtype), shapes)
+    ids, wide = np.array([[2, 3], [4, 5]]), jax.tree.map(lambda a: a.astype(float), params)
+    rows = [Row(wide["table"][i], np.zeros(0), [], 0, -1) for i in ids]
+    want = [FORMULAS[name](wide["net"], row) for row in rows]
+    np.testing.assert_allclose(logits(model, params, ids, jnp.zeros((2, 0))), want, rtol=1e-5)
+
+
 @pytest.mark.parametrize("name", ["DIN", "DIEN", "SASRec", "HSTU"])
 def test_a_model_of_histories_says_that_it_wants_one(name):
     with pytest.raises(InputError, match=f"{name} reads a history.*data.history"):
@@ -158,6 +189,8 @@ def test_a_model_of_histories_says_that_it_wants_one(name):
         ("DCNv2:**{}", "KEY=VALUE"),
         ("SASRec:heads=3", "heads is 3; set it to a divisor of 4"),
         ("FFM", "FFM.*pool"),
+        ("MMoE:n_experts=0", "n_experts is 0; set it to 1 or more"),
+        ("PLE:n_own=0", "n_own is 0; set it to 1 or more"),
     ],
 )
 def test_what_cannot_be_made_is_refused(name, message):
@@ -169,8 +202,8 @@ def test_what_cannot_be_made_is_refused(name, message):
 @pytest.mark.parametrize(
     "name, message",
     [
-        ("TwoTower:item=(0,1,2,3)", "item is .* of 4 fields"),
-        ("TwoTower:item=(9,)", "item is .* of 4 fields"),
+        ("TwoTower:item=(0,1,2,3,4)", "item is .* of 5 fields"),
+        ("TwoTower:item=(9,)", "item is .* of 5 fields"),
         ("FinalMLP:heads=2", "heads is 2; set it to a divisor of 3"),
     ],
 )

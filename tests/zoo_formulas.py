@@ -11,13 +11,16 @@ import numpy as np
 
 class Row(NamedTuple):
     """emb: [F, D]. dense: [G]. past: the embeddings of the items seen, in time order, without
-    padding. length: places for them. target: the field of the item."""
+    padding. length: places for them. target: the field of the item. task: which of the log's labels
+    is asked for, and task_field: the field that says so (-1: none does)."""
 
     emb: np.ndarray
     dense: np.ndarray
     past: list
     length: int
     target: int
+    task: int = 0
+    task_field: int = -1
 
 
 def count(net, kind):
@@ -349,6 +352,43 @@ def hstu(net, row):
     return ranked(net, row, x[-1].reshape(d))
 
 
+def part(net, *at):
+    """The parameters of one of several modules that lie side by side."""
+    return {k: part(v, *at) if isinstance(v, dict) else v[at] for k, v in net.items()}
+
+
+def gated(net, x, experts):
+    return sum(g * e for g, e in zip(softmax(layer(net["Dense_0"], x)), experts, strict=True))
+
+
+def multi_task_input(row):
+    fields = [f for f in range(len(row.emb)) if f != row.task_field]
+    return flat(row, row.emb[fields])
+
+
+def mmoe(net, row):
+    net, x = net["params"], multi_task_input(row)
+    experts = [mlp(part(net["Experts_0"]["VmapMlp_0"], e), x) for e in range(4)]
+    state = gated(part(net["VmapGate_0"], row.task), x, experts)
+    return tower(part(net["VmapTower_0"], row.task), state)
+
+
+def ple(net, row):
+    """Two levels, of two experts for each task and one for all."""
+    net, n = net["params"], len(net["params"]["VmapTower_0"]["Dense_0"]["bias"])
+    states = [multi_task_input(row)] * (n + 1)  # the last is that of all tasks
+    for level in range(2):
+        mine = net[f"VmapExperts_{level}"]["VmapMlp_0"]
+        own = [[mlp(part(mine, t, e), states[t]) for e in range(2)] for t in range(n)]
+        common = [mlp(part(net[f"Experts_{level}"]["VmapMlp_0"], 0), states[n])]
+        gates = net[f"VmapGate_{level}"]
+        after = [gated(part(gates, t), states[t], own[t] + common) for t in range(n)]
+        if level == 0:
+            after.append(gated(net["Gate_0"], states[n], sum(own, []) + common))
+        states = after
+    return tower(part(net["VmapTower_0"], row.task), states[row.task])
+
+
 FORMULAS = {
     "LR": lr,
     "FM": fm,
@@ -375,4 +415,6 @@ FORMULAS = {
     "SASRec:heads=2,n_blocks=1": sas_rec,
     "HSTU:heads=2": hstu,
     "TwoTower:out=3": two_tower,
+    "MMoE:tower=(3,)": mmoe,
+    "PLE:tower=(3,),n_own=2": ple,
 }

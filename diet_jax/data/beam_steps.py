@@ -368,7 +368,7 @@ def scatter(keys: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
 def count(chunk: tuple[int, np.ndarray], job: Job) -> Iterator[tuple]:
     """How often each value is in the chunk, by column and shard."""
     for j, (_, of) in enumerate(counted(job)):
-        codes, n = np.unique(chunk[1]["codes"][:, of], return_counts=True)
+        codes, n = np.unique(spool.countable(chunk[1], of, job.roles), return_counts=True)
         for s, mine in scatter(codes):
             yield (j, s), (chunk[0], codes[mine], n[mine])
 
@@ -390,7 +390,7 @@ def fill_counts(group: tuple, job: Job) -> tuple[int, np.ndarray]:
             np.concatenate(x) for x in zip(*(b[1:] for b in before if b[0] == j), strict=True)
         )
         counts = n[np.argsort(codes)].astype(np.int64)
-        _, mine = np.unique(rows["codes"][:, of], return_inverse=True)
+        _, mine = np.unique(spool.countable(rows, of, job.roles), return_inverse=True)
         rows["codes"][:, to] = features.seen_before(counts, mine)
     return k, rows
 
@@ -401,7 +401,7 @@ def act(chunk: tuple[int, np.ndarray], job: Job) -> Iterator[tuple]:
     users = np.unique(rows["user"])
     items = rows["codes"][:, store.item_column(job.roles)]
     for s, mine in scatter(users):
-        good = (rows["label"] > 0) & (rows["user"] % SHARDS == s)
+        good = spool.remembered(rows, job.roles) & (rows["user"] % SHARDS == s)
         seen = rows["user"][good], rows["time"][good], items[good]
         yield s, (k, users[mine], int(rows["time"][0]), *seen)
 
@@ -431,13 +431,14 @@ def pasts(group: tuple, job: Job) -> Iterator[tuple]:
         yield k, (users, last, *pending)
 
 
-def histories(rows: np.ndarray, found: Iterable[tuple], items: np.ndarray) -> np.ndarray:
-    """int [n, L]; found: of `pasts`; items: int [n]."""
+def histories(rows: np.ndarray, found: Iterable[tuple], roles: Roles) -> np.ndarray:
+    """int [n, L], codes of the item's column; found: of `pasts`."""
     users, last, who, what = (np.concatenate(x) for x in zip(*found, strict=True))
     known, mine = np.unique(rows["user"], return_inverse=True)
     first = int(rows["time"][0])
     past = features.Past(last[np.argsort(users)], first, np.searchsorted(known, who), what)
-    return features.histories(past, mine, items, rows["time"], rows["label"] > 0)[0]
+    items, liked = rows["codes"][:, store.item_column(roles)], spool.remembered(rows, roles)
+    return features.histories(past, mine, items, rows["time"], liked)[0]
 
 
 # Vocabulary, scales, rows -------------------------------------------------------------------------
@@ -517,7 +518,7 @@ def encode(group: tuple, borders, first, words: Words, scales, job: Job) -> Iter
     slots = np.where(rows["codes"] < 0, first[-1], rows["codes"] + first[fields])
     if job.roles.history:
         item = store.item_column(job.roles)
-        seen = histories(rows, found, rows["codes"][:, item])
+        seen = histories(rows, found, job.roles)
         slots = np.hstack([slots, np.where(seen < 0, first[-1], seen + first[fields[item]])])
         fields = np.append(fields, [fields[item]] * seen.shape[1])
     at = np.arange(k * records.CHUNK, k * records.CHUNK + len(rows))

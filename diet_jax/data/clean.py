@@ -42,12 +42,14 @@ class Clean(NamedTuple):
     """The usable rows of a block, in its order.
 
     time: int64 [n], microseconds since 1970. label: float32 [n]; weight too, or None for no role.
-    dense: float32 [n, G]. user: a column of text or whole numbers. fields: such a column for each
-    field that is not derived, a List of them for a multi-valued one. No nulls anywhere.
+    task: int64 [n], which of `Roles.labels` that label is. dense: float32 [n, G]. user: a column of
+    text or whole numbers. fields: such a column for each field that is not derived, a List of them
+    for a multi-valued one. No nulls anywhere.
     """
 
     time: np.ndarray
     label: np.ndarray
+    task: np.ndarray
     weight: np.ndarray | None
     dense: np.ndarray
     user: pl.Series
@@ -79,14 +81,16 @@ def used(roles: Roles) -> tuple[str, ...]:
     """The raw columns that the roles need."""
     fields = [field.name for field in roles.fields if not field.derived]
     weight = [roles.weight] if roles.weight else []
-    return (roles.label, roles.time, roles.user, *fields, *(d.name for d in roles.dense), *weight)
+    return (*roles.labels, roles.time, roles.user, *fields, *(d.name for d in roles.dense), *weight)
 
 
 def check(block: Block, roles: Roles, where: str, unit: str) -> tuple[Clean, list[Reject]]:
     """Each role's column checked; a row is rejected for the first of them that is bad.
 
-    unit: of numeric times, see UNITS; "" where there are none.
+    unit: of numeric times, see UNITS; "" where there are none. With several labels, a row is
+    checked, and can be rejected, once for each of them.
     """
+    block, task = by_label(block, roles)
     frame, bad, rejects = block.frame, np.zeros(len(block.frame), bool), list(block.rejects)
 
     def refuse(which: pl.Series, column: str, reason: str) -> None:
@@ -102,12 +106,15 @@ def check(block: Block, roles: Roles, where: str, unit: str) -> tuple[Clean, lis
     refuse(other_unit, roles.time, f"is not in {unit} like the rest")
     refuse(time.is_null(), roles.time, "is no time")
     refuse(time < 0, roles.time, "lies before 1970")
-    label = as_number(frame[roles.label], where)
-    if roles.threshold < 0:
-        refuse(~label.is_in([0.0, 1.0]), roles.label, "is neither 0 nor 1")
-    else:
-        refuse(~label.is_finite(), roles.label, "is not a rating")
-        label = label >= roles.threshold
+    label = np.empty(len(frame), np.float32)
+    for number, name in enumerate(roles.labels):
+        mine, given = task == number, as_number(frame[name], where)
+        if roles.threshold < 0:
+            refuse(pl.Series(mine) & ~given.is_in([0.0, 1.0]), name, "is neither 0 nor 1")
+        else:
+            refuse(pl.Series(mine) & ~given.is_finite(), name, "is not a rating")
+            given = given >= roles.threshold
+        label[mine] = given.cast(pl.Float32).to_numpy()[mine]
     weight = None
     if roles.weight:
         weight = as_number(frame[roles.weight], where).cast(pl.Float32)
@@ -137,13 +144,26 @@ def check(block: Block, roles: Roles, where: str, unit: str) -> tuple[Clean, lis
 
     found = Clean(
         good(time).to_numpy(),
-        good(label).cast(pl.Float32).to_numpy(),
+        good(label),
+        good(task),
         None if weight is None else good(weight).to_numpy(),
         good(dense),
         good(user),
         {name: good(column) for name, column in fields.items()},
     )
     return found, sorted(rejects, key=lambda reject: reject.row)
+
+
+def by_label(block: Block, roles: Roles) -> tuple[Block, np.ndarray]:
+    """The block with each row once for each label that it has, and int64 [n]: which it is.
+
+    Of several labels some may be missing: then there is no such row. A single one may not.
+    """
+    if not roles.more_labels:
+        return block, np.zeros(len(block.frame), np.int64)
+    there = np.stack([~is_absent(block.frame[name]).to_numpy() for name in roles.labels], axis=1)
+    row, task = np.nonzero(there)  # row by row
+    return block._replace(frame=block.frame[row], rows=block.rows.gather(row)), task
 
 
 def require_columns(frame: pl.DataFrame, names: tuple[str, ...], where: str) -> None:

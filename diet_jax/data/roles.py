@@ -2,7 +2,7 @@
 
 import math
 
-from diet_jax.data.source import Field, Roles
+from diet_jax.data.source import TASK, Field, Roles
 from diet_jax.types import InputError
 
 DERIVED = ("hour", "weekday", "day")
@@ -19,11 +19,17 @@ def check(roles: Roles) -> None:
     names = [feature.name for feature in (*roles.fields, *roles.dense)]
     if roles.history:
         names.append("history")
+    for label in roles.labels:
+        key = "data.label" if label == roles.label else "data.more_labels"
+        if not label or roles.labels.count(label) > 1:
+            raise InputError(f"data.more_labels: {label!r} is no further label; name other columns")
+        if label in names:
+            raise InputError(f"{key} {label!r} is also a feature; take it out of the features")
+    if roles.more_labels and names.count(TASK) > 1:
+        raise InputError(
+            f"a feature is called {TASK!r}, as the field that data.more_labels makes; rename it"
+        )
     for column in names:
-        if column == roles.label:
-            raise InputError(
-                f"data.label {column!r} is also a feature; take it out of the features"
-            )
         if names.count(column) > 1:
             raise InputError(f"column {column!r} is named twice as a feature; name it once")
         if not column:
@@ -55,6 +61,8 @@ def check_field(field: Field, plain: list[str]) -> None:
         raise InputError(f"field {name!r} has the width {field.width}; give it 1 or more")
     if not 0 <= field.hashed < 2**31:
         raise InputError(f"data.hashed of {name!r} is {field.hashed}; set it to 0 or more rows")
+    if field.derived == TASK and field.width > 1:
+        return  # of `with_tasks`
     if field.derived and (field.width > 1 or field.hashed):
         raise InputError(f"field {name!r} is derived; give it no width and no hashed rows")
     if kind == "count" and of not in plain:

@@ -62,6 +62,9 @@ class Field(NamedTuple):
     derived: str = ""
 
 
+TASK = "task"  # the field, and what it is derived from, that says which label a row has
+
+
 class Dense(NamedTuple):
     """A dense feature.
 
@@ -86,6 +89,7 @@ class Roles(NamedTuple):
     """Which column of a source is what.
 
     label: 0/1, or a rating with `threshold` >= 0, at or above which it is positive.
+    more_labels: further such columns, see `with_tasks`; () for one label.
     time: seconds, milliseconds or microseconds since 1970, a date, or ISO text (UTC).
     user: for GAUC and histories.
     weight: a positive sample weight, "" for none.
@@ -99,6 +103,25 @@ class Roles(NamedTuple):
     threshold: float = -1.0
     weight: str = ""
     history: History | None = None
+    more_labels: tuple[str, ...] = ()
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """All label columns; their numbers here are those of the tasks."""
+        return self.label, *self.more_labels
+
+
+def with_tasks(roles: Roles, more_labels: tuple[str, ...]) -> Roles:
+    """The roles of a log with further labels: each row of it becomes one row for each label that it
+    has, in the order of `Roles.labels`, and the field TASK says which.
+
+    That field has a column for each label, of which a row fills its own. So a row's task shows in
+    where it has a value, whatever becomes of table rows on the way to a model.
+    """
+    if not more_labels:
+        return roles
+    task = Field(TASK, width=1 + len(more_labels), derived=TASK)
+    return roles._replace(more_labels=more_labels, fields=(*roles.fields, task))
 
 
 class Source(NamedTuple):

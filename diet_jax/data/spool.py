@@ -17,7 +17,7 @@ from diet_jax.data.clean import Clean, clean
 from diet_jax.data.codes import Codes
 from diet_jax.data.progress import Progress, check_rejected, in_words, lines, resume, save
 from diet_jax.data.records import append, one_ahead, read_chunks, sort_into
-from diet_jax.data.source import Field, Roles, Source
+from diet_jax.data.source import TASK, Field, Roles, Source
 from diet_jax.files import replace_file
 from diet_jax.types import InputError
 
@@ -171,6 +171,8 @@ def make_coders(roles: Roles) -> dict[str, Codes]:
     for field in roles.fields:
         if field.derived.startswith("count:"):
             coders[field.name].encode(COUNTS)
+        if field.derived == TASK:
+            coders[field.name].encode(pl.Series(roles.labels))
     return coders
 
 
@@ -191,6 +193,9 @@ def encode(found: Clean, roles: Roles, coders: dict[str, Codes], dtype: np.dtype
         field = roles.fields[f]
         if field.derived.startswith("count:"):
             return np.zeros(len(found.time), np.int32)  # known only in order of time
+        if field.derived == TASK:
+            tasks = np.arange(field.width, dtype=np.int32)
+            return np.where(found.task[:, None] == tasks, tasks, -1)
         if field.derived:
             return coders[field.name].encode(of_time(found.time, field.derived))
         column = found.fields[field.name]
@@ -214,6 +219,24 @@ def of_time(time: np.ndarray, what: str) -> pl.Series:
         return pl.Series(time // 3_600_000_000 % 24)
     days = time // 86_400_000_000
     return pl.Series(days) if what == "day" else WEEKDAYS.gather((days + 3) % 7)
+
+
+def task_columns(roles: Roles) -> slice:
+    """The columns of codes of the field TASK, none without further labels."""
+    kinds = [field.derived for field in roles.fields]
+    return columns_of(roles.fields)[kinds.index(TASK)][1] if roles.more_labels else slice(0)
+
+
+def remembered(rows: np.ndarray, roles: Roles) -> np.ndarray:
+    """bool [n]: the records that histories are made of, the positive ones of the first label."""
+    first = rows["codes"][:, task_columns(roles)][:, :1] >= 0
+    return (rows["label"] > 0) & first.all(1)
+
+
+def countable(rows: np.ndarray, of: int, roles: Roles) -> np.ndarray:
+    """int64 [n]: the codes in column `of`, told apart by task, so that a row counts but once."""
+    codes, tasks = rows["codes"][:, of].astype(np.int64), rows["codes"][:, task_columns(roles)]
+    return codes * len(roles.labels) + tasks.max(1, initial=0)
 
 
 def encode_lists(lists: pl.Series, coder: Codes, width: int) -> np.ndarray:

@@ -14,13 +14,21 @@ import polars as pl
 from diet_jax.data import features
 from diet_jax.data.records import append, one_ahead
 from diet_jax.data.source import Roles, Source
-from diet_jax.data.spool import Spool, columns_of, user_field, where
+from diet_jax.data.spool import (
+    Spool,
+    columns_of,
+    countable,
+    remembered,
+    task_columns,
+    user_field,
+    where,
+)
 from diet_jax.data.stages import check_class, instant
 from diet_jax.data.vocabulary import UNKNOWN, Vocabulary
 from diet_jax.files import replace_text
 from diet_jax.types import Rows, Schema, Stage, Stream
 
-FORMAT = 1  # of the files below; a store of another format is made anew
+FORMAT = 2  # of the files below; a store of another format is made anew
 TYPES = {
     "ids": np.int32,
     "dense": np.float32,
@@ -78,7 +86,7 @@ def manifest(
 ) -> str:
     """What a prepared log says of itself, as JSON. stages: see `encode`."""
     columns = np.repeat([f for f, _ in columns_of(roles.fields)], [f.width for f in roles.fields])
-    last = roles.history.length if roles.history else 0
+    last, tasks = roles.history.length if roles.history else 0, task_columns(roles)
     made = {
         "format": FORMAT,
         "name": name,
@@ -91,6 +99,7 @@ def manifest(
         "scales": [scale._asdict() for scale in scales],
         "stages": stages,
         "weighted": bool(roles.weight),
+        "tasks": dict(zip(roles.labels, range(tasks.start or 0, tasks.stop), strict=False)),
         "rejected": rejected,
     }
     return json.dumps(made, indent=1) + "\n"
@@ -125,9 +134,9 @@ def encode(
         for rows in spool.chunks(start, stop):
             slots = words.slots(rows["codes"])
             if past:
-                positive = rows["label"] > 0
+                liked = remembered(rows, roles)
                 seen, past = features.histories(
-                    past, rows["user"], slots[:, item], rows["time"], positive
+                    past, rows["user"], slots[:, item], rows["time"], liked
                 )
                 slots = np.hstack([slots, np.where(seen < 0, words.none, seen)])
             yield {
@@ -164,8 +173,9 @@ def observe(spool: Spool, words: Vocabulary, start: int, stop: int) -> float:
 def fill_counts(spool: Spool, roles: Roles) -> None:
     """Puts the derived counts into the spool, now that it is in order of time."""
     names, columns = [field.name for field in roles.fields], dict(columns_of(roles.fields))
+    n = len(roles.labels)
     wanted = [
-        (columns[f].start, columns[names.index(of)].start, np.zeros(len(spool.values[of]), int))
+        (columns[f].start, columns[names.index(of)].start, np.zeros(n * len(spool.values[of]), int))
         for f, field in enumerate(roles.fields)
         for kind, _, of in [field.derived.partition(":")]
         if kind == "count"
@@ -175,7 +185,7 @@ def fill_counts(spool: Spool, roles: Roles) -> None:
         with open(spool.path, "rb+") as file:
             for rows in spool.chunks(0, spool.n):
                 for to, of, counts in wanted:
-                    rows["codes"][:, to] = features.seen_before(counts, rows["codes"][:, of])
+                    rows["codes"][:, to] = features.seen_before(counts, countable(rows, of, roles))
                 file.seek(at * spool.dtype.itemsize)
                 append(file, rows)
                 at += len(rows)
@@ -229,7 +239,9 @@ def read(folder: Path) -> Stream:
         start = stage["stop"]
     words = pl.read_ipc(folder / "vocabulary.arrow")
     return Stream(
-        schema=Schema(*(tuple(m[key]) for key in ("fields", "dense", "pool", "vocab"))),
+        schema=Schema(
+            *(tuple(m[key]) for key in ("fields", "dense", "pool", "vocab")), tasks=m["tasks"]
+        ),
         stages=tuple(stages),
         values=cast(Sequence[str], words["value"]),
         row_field=words["field"].to_numpy(),

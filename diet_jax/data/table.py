@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from diet_jax.data import readers
-from diet_jax.data.source import Dense, Field, History, Roles, Source
+from diet_jax.data.source import Dense, Field, History, Roles, Source, with_tasks
 from diet_jax.types import Config, InputError
 
 
@@ -47,7 +47,7 @@ def roles_of(data: Config) -> Roles:
         Dense(name, data.scale.get(name, default), data.missing.get(name)) for name in data.dense
     ]
     history = History(data.history, data.history_length) if data.history else None
-    return Roles(
+    roles = Roles(
         data.label,
         data.time,
         data.user,
@@ -57,3 +57,4 @@ def roles_of(data: Config) -> Roles:
         data.weight,
         history,
     )
+    return with_tasks(roles, tuple(data.more_labels))

@@ -9,6 +9,7 @@ from diet_jax.models import (
     cross,
     deep,
     linear,
+    multi_task,
     products,
     self_attention,
     sequence,
@@ -44,6 +45,8 @@ MODELS = {
     "SASRec": self_attention.sas_rec,
     "HSTU": self_attention.hstu,
     "TwoTower": streams.two_tower,
+    "MMoE": multi_task.mmoe,
+    "PLE": multi_task.ple,
 }
 
 __all__ = [
@@ -67,12 +70,14 @@ def make_model(
     init_scale: float = 0.01,
     pool: tuple[int, ...] = (),
     vocab: tuple[int, ...] = (),
+    tasks: tuple[int, ...] = (),
 ) -> Model:
     """Build the architecture `name` with embeddings of `dim` columns and `hidden` layer widths.
 
     name: of MODELS, and after a colon what to set in it: "DCNv2:n_cross=3", "MLP:hidden=(64,)".
     pool, vocab: of the log's `types.Schema`. pool is wanted for a log with multi-valued fields and
-    by FFM, vocab for a history, which is the columns whose vocab is another field's.
+    by FFM, vocab for a history, which is the columns whose vocab is another field's. tasks: the
+    columns that its `tasks` names, in their order.
 
     Raises InputError for a name that is not in the zoo, with the names that are, or for a setting
     that the architecture does not have, with those it has.
@@ -90,10 +95,15 @@ def make_model(
     dim, hidden = given.pop("dim", dim), given.pop("hidden", tuple(hidden))
     history = tuple(k for k, (p, v) in enumerate(zip(pool, vocab, strict=False)) if p != v)
     target = vocab[history[0]] if history else -1
-    spec = Spec(dim, hidden, max(pool, default=-1) + 1, target)
+    task = pool[tasks[0]] if tasks else -1
+    spec = Spec(dim, hidden, max(pool, default=-1) + 1, target, task)
     plain = pool == tuple(range(len(pool))) and not history  # then a look-up is all there is to it
     return MODELS[kind](spec, **given)._replace(
-        name=name, init_scale=init_scale, pool=() if plain else tuple(pool), history=history
+        name=name,
+        init_scale=init_scale,
+        pool=() if plain else tuple(pool),
+        history=history,
+        tasks=tuple(tasks),
     )
 
 

@@ -16,25 +16,29 @@ class Inputs(NamedTuple):
     dense: [B, G]. history: [B, L, D], the table rows of the history's items one by one, in the
     order of the log: the latest comes last (`data.features.histories`); zero where there is none.
     seen: bool [B, L], where there is one. L = 0 for a log without a history.
+    task: bool [B, T], which of a log's T labels is asked for; T = 0 for a log with one label.
     """
 
     emb: Array
     dense: Array
     history: Array
     seen: Array
+    task: Array
 
 
 class Spec(NamedTuple):
     """What an architecture is built for (static).
 
     dim: columns of an embedding. hidden: widths of its ReLU layers. n_fields: F, 0 if not told.
-    target: the field whose values the history holds, -1 for a log without a history.
+    target: the field whose values the history holds, -1 for a log without a history. task: the
+    field that says which label is asked for, -1 for a log with one label.
     """
 
     dim: int
     hidden: tuple[int, ...]
     n_fields: int = 0
     target: int = -1
+    task: int = -1
 
 
 class Model(NamedTuple):
@@ -45,7 +49,8 @@ class Model(NamedTuple):
     width: D, the columns of a table row. linear: column 0 is a first-order weight, starting at 0.
     init_scale: standard deviation of the other columns at the start.
     pool: for each id column the field that it is pooled into (`types.Schema`); () if every column
-    is a field of its own. history: the id columns that are a history, in time order.
+    is a field of its own. history: the id columns that are a history, in time order. tasks: the id
+    columns of which a row of task t has a value in the t-th alone (`Schema.tasks`).
     compute: dtype of the forward pass, "" for that of the parameters; logits are as exact as those.
     """
 
@@ -57,6 +62,7 @@ class Model(NamedTuple):
     init_scale: float = 0.01
     pool: tuple[int, ...] = ()
     history: tuple[int, ...] = ()
+    tasks: tuple[int, ...] = ()
     compute: str = ""
 
 
@@ -80,7 +86,8 @@ def init_params(model: Model, key: Array, rows: Array, n_fields: int, n_dense: i
     emb = jnp.zeros((1, max(model.pool) + 1 if model.pool else n_fields, model.width))
     length = len(model.history)
     history, seen = jnp.zeros((1, length, model.width)), jnp.zeros((1, length), bool)
-    inputs = Inputs(emb, jnp.zeros((1, n_dense)), history, seen)
+    task = jnp.zeros((1, len(model.tasks)), bool)
+    inputs = Inputs(emb, jnp.zeros((1, n_dense)), history, seen, task)
     return {"table": init_table(model, key_table, rows), "net": model.init(key_net, inputs)}
 
 
@@ -107,11 +114,13 @@ def read(model: Model, table: Array, ids: Array, dense: Array, mix: Array | None
     if mix is not None:
         each = jax.vmap(lambda ids: read(model, table, ids, dense), 1, 1)(ids)
         emb, history = (jnp.einsum("bm...,bm->b...", a, mix) for a in (each.emb, each.history))
-        return Inputs(emb, dense, history, each.seen.any(1))
-    past = ids[:, list(model.history)] if model.history else ids[:, :0]
+        return Inputs(emb, dense, history, each.seen.any(1), each.task[:, 0])
+    past, tasks = (
+        ids[:, list(columns)] if columns else ids[:, :0] for columns in (model.history, model.tasks)
+    )
     seen = past >= 0
     history = jnp.where(seen[..., None], table[jnp.maximum(past, 0)], 0)
-    return Inputs(look_up(model, table, ids), dense, history, seen)
+    return Inputs(look_up(model, table, ids), dense, history, seen, tasks >= 0)
 
 
 def penalty(model: Model, params: Params, ids: Array, mix: Array | None = None) -> Array:

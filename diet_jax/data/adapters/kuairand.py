@@ -15,7 +15,16 @@ import polars as pl
 
 from diet_jax.data.adapters.files import require, whole
 from diet_jax.data.readers import delimited
-from diet_jax.data.source import Dense, Field, History, Part, Roles, Source, map_frames
+from diet_jax.data.source import (
+    Dense,
+    Field,
+    History,
+    Part,
+    Roles,
+    Source,
+    map_frames,
+    with_tasks,
+)
 from diet_jax.types import InputError
 
 _LABELS = tuple("is_click is_like is_follow is_comment is_forward is_hate long_view".split())
@@ -27,15 +36,23 @@ _VIDEO = ("author_id", "video_type", "upload_dt", "upload_type", "music_id", "mu
 _GET = "give the folder KuaiRand-X of an archive of the KuaiRand record on Zenodo"
 
 
-def read(path: str, name: str = "", label: str = "is_click", random: bool = False) -> Source:
+def read(
+    path: str,
+    name: str = "",
+    label: str = "is_click",
+    random: bool = False,
+    more_labels: tuple[str, ...] = (),
+) -> Source:
     """The log in the folder `path`.
 
     name: "pure", "1K", "27K", or "" for the one that is there. label: the feedback that is the
-    positive. random: with the log of videos shown at random, and is_rand as a field.
+    positive. random: with the log of videos shown at random, and is_rand as a field. more_labels:
+    feedback that is a label, too, say ("long_view",), see `source.with_tasks`.
     Raises InputError for another name or label, a missing file, a missing column.
     """
-    if label not in _LABELS:
-        raise InputError(f"KuaiRand has no label {label!r}; choose one of {', '.join(_LABELS)}")
+    for one in (label, *more_labels):
+        if one not in _LABELS:
+            raise InputError(f"KuaiRand has no label {one!r}; choose of {', '.join(_LABELS)}")
     if name.lower() not in ("", *_SPLITS):
         raise InputError(f"KuaiRand has no variant {name!r}; choose pure, 1K or 27K")
     inner = os.path.join(path, "data")
@@ -46,7 +63,8 @@ def read(path: str, name: str = "", label: str = "is_click", random: bool = Fals
     logs += [f"log_random_4_22_to_5_08_{variant}.csv"] if random else []
     sides = [f"user_features_{variant}.csv", f"video_features_basic_{variant}.csv"]
     *files, users, videos = locate(folder, (*logs, *sides), f"KuaiRand {variant}", _GET)
-    columns = ("user_id", "video_id", "time_ms", label, "duration_ms", "tab", *["is_rand"] * random)
+    shown = ("tab", *["is_rand"] * random)
+    columns = ("user_id", "video_id", "time_ms", "duration_ms", *shown, label, *more_labels)
     parts = tuple(
         map_frames(part, partial(pick, names=columns, where=part.where, cure=_GET))
         for part in map(delimited, files)
@@ -54,7 +72,7 @@ def read(path: str, name: str = "", label: str = "is_click", random: bool = Fals
     about_user = (*_USER, *_USER_HASHED, *_USER_COUNTS)
     parts = joined(parts, ("user_id", "user_id"), users, about_user, _GET)
     parts = joined(parts, ("video_id", "video_id"), videos, (*_VIDEO, "tag"), _GET)
-    plain = ("user_id", "video_id", "tab", *columns[6:], *_USER, *_USER_HASHED, *_VIDEO)
+    plain = ("user_id", "video_id", *shown, *_USER, *_USER_HASHED, *_VIDEO)
     made = (Field("hour", derived="hour"), Field("weekday", derived="weekday"))
     roles = Roles(
         label=label,
@@ -64,7 +82,8 @@ def read(path: str, name: str = "", label: str = "is_click", random: bool = Fals
         dense=tuple(Dense(c, scale="log", missing=0.0) for c in ("duration_ms", *_USER_COUNTS)),
         history=History("video_id", 20),
     )
-    return Source(f"KuaiRand-{variant}", parts, roles, "CC BY-SA 4.0, by the authors of KuaiRand.")
+    licence = "CC BY-SA 4.0, by the authors of KuaiRand."
+    return Source(f"KuaiRand-{variant}", parts, with_tasks(roles, tuple(more_labels)), licence)
 
 
 def _variant(folder: str) -> str:
