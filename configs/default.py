@@ -90,7 +90,8 @@ def get_config() -> Config:
     c.outer = ConfigDict()  # how the memory is learned
     # loss: what a model trained on the memory loses on real rows. Of rivals, see matching.py:
     c.outer.objective = "loss"  # gradient | distribution | trajectory | kernel
-    # of: label_logit, log_weight, dense, mix (the weights of memory.mix > 1)
+    # of: label_logit, log_weight, dense, mix (the weights of memory.mix > 1), rates (what each
+    # proxy's inner.lr is multiplied by, for the table and for the net)
     c.outer.learn = ("label_logit", "log_weight", "mix")
     c.outer.steps = 400  # outer steps a stage
     c.outer.first_factor = 1.0  # the first stage gets this many times more: all builds on it

@@ -1,7 +1,7 @@
 """The outer update of the memory and the influence of rows, each as one jit over the mesh."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -150,13 +150,17 @@ def outer_optimizer(plan: Plan) -> optax.GradientTransformation:
     return optax.adam(plan.lr)
 
 
-def over_proxies(proxies: tuple[Inner, ...], f: Callable, run: Trajectory):
-    """The mean of f(proxy, run) over the proxies, each with a key of its own for the run."""
+def over_proxies(proxies: tuple[Inner, ...], f: Callable, slots: Slots, run: Trajectory):
+    """The mean of f(proxy, slots, run) over the proxies, each with a key of its own for the run."""
     found = [
-        f(proxy, run._replace(key=jax.random.fold_in(run.key, k)))
+        f(proxy, of_proxy(slots, k), run._replace(key=jax.random.fold_in(run.key, k)))
         for k, proxy in enumerate(proxies)
     ]
     return jax.tree.map(lambda *leaves: sum(leaves) / len(leaves), *found)
+
+
+def of_proxy(slots: Slots, k: int) -> Slots:
+    return slots if slots.rates is None else slots._replace(rates=slots.rates[k])
 
 
 def make_outer_steps(proxies: tuple[Inner, ...], plan: Plan, place: Placement) -> Callable:
@@ -177,7 +181,7 @@ def make_outer_steps(proxies: tuple[Inner, ...], plan: Plan, place: Placement) -
             now = slots._replace(**learned)
 
             def one(run, rows):
-                return over_proxies(proxies, lambda p, r: objective(p, now, r, rows), run)
+                return over_proxies(proxies, lambda p, s, r: objective(p, s, r, rows), now, run)
 
             return jax.vmap(one, (AXES, 0))(runs, outer).mean()
 
@@ -188,16 +192,19 @@ def make_outer_steps(proxies: tuple[Inner, ...], plan: Plan, place: Placement) -
             most = jnp.where(state.norm > 0, plan.clip * state.norm, jnp.inf)
             grads = jax.tree.map(lambda g: g * jnp.minimum(1, most / norm), grads)
         updates, opt = tx.update(grads, state.opt, state.learned)
-        new = optax.apply_updates(state.learned, updates)
+        new: Any = optax.apply_updates(state.learned, updates)
 
-        def write(after, before):
+        def write(name):
+            after, before = new[name], state.learned[name]
+            if name == "rates":  # of no slot
+                return after
             return jnp.where(writable.reshape(-1, *[1] * (after.ndim - 1)), after, before)
 
         def mean(before):
             return jnp.where(before > 0, KEEP * before + (1 - KEEP) * norm, norm)
 
         after = OuterState(
-            jax.tree.map(write, new, state.learned),
+            {name: write(name) for name in new},
             opt,
             mean(state.norm),
             state.ends.at[where].set(mean(state.ends[where])),
@@ -228,7 +235,10 @@ def make_influence(proxies: tuple[Inner, ...], plan: Plan, place: Placement) -> 
 
         def one(run, rows):
             return over_proxies(
-                proxies, lambda p, r: influence(p, slots, r, rows, candidates, plan.block), run
+                proxies,
+                lambda p, s, r: influence(p, s, r, rows, candidates, plan.block),
+                slots,
+                run,
             )
 
         return jax.tree.map(lambda a: a.mean(0), jax.vmap(one, (AXES, 0))(runs, outer))
@@ -241,6 +251,7 @@ def make_overshoot(proxies: tuple[Inner, ...], place: Placement) -> Callable:
 
     def f(slots, key, stage):
         run = Trajectory(stage.trained, stage.fixed, key, np.int32(proxies[0].steps))
-        return jnp.stack([overshoot(proxy, slots, run) for proxy in proxies])
+        each = enumerate(proxies)
+        return jnp.stack([overshoot(proxy, of_proxy(slots, k), run) for k, proxy in each])
 
     return jax.jit(f, out_shardings=place.whole)

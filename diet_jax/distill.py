@@ -108,7 +108,9 @@ def set_scene(
 
 def to_slots(memory: Memory, table: Compact) -> Slots:
     m = memory
-    return Slots(table.positions(m.ids), m.valid, m.dense, m.label_logit, m.log_weight, m.mix)
+    return Slots(
+        table.positions(m.ids), m.valid, m.dense, m.label_logit, m.log_weight, m.mix, m.rates
+    )
 
 
 def growth(plan: Plan, n_new: int, n_steps: int) -> list[tuple[int, int]]:

@@ -109,7 +109,7 @@ def check(config: Config) -> None:
     i, starts = c.inner, ("fresh", "teacher", "mixed")
     floats, full_by = ("float32", "bfloat16"), ("adam", "lazy_adam")
     twins = tuple(i.archs) == (c.teacher.arch,) and i.hidden == c.teacher.hidden
-    leaves = ("label_logit", "log_weight", "dense", "mix")
+    leaves = ("label_logit", "log_weight", "dense", "mix", "rates")
     grow_by, ways = ("influence", *SELECTORS), tuple(mem.ADDRESSING)
     wanted = [
         ("seed", c.seed >= 0, "0 or more"),
@@ -298,10 +298,11 @@ def prepare(
         place,
     )
     blank = mem.empty(n_slots, n_columns, n_dense)
+    n_rates = len(config.inner.archs) if "rates" in config.outer.learn else 0
     of_rivals = {name: (blank,) * len(config.eval.seeds) for name in rivals}
     key = key_for(config.seed, "teacher")
     first = State(
-        mem.empty(n_slots, n_columns, n_dense, config.memory.mix),
+        mem.empty(n_slots, n_columns, n_dense, config.memory.mix, n_rates),
         jax.tree.map(np.asarray, teacher.init(key)),
         of_rivals,
     )

@@ -5,8 +5,13 @@ import numpy as np
 from diet_jax.types import Memory
 
 
-def empty(capacity: int, n_columns: int, n_dense: int, n_mixed: int = 1) -> Memory:
-    """A memory of `capacity` slots, none in use, that mix `n_mixed` rows each; numpy arrays."""
+def empty(
+    capacity: int, n_columns: int, n_dense: int, n_mixed: int = 1, n_rates: int = 0
+) -> Memory:
+    """A memory of `capacity` slots, none in use, that mix `n_mixed` rows each; numpy arrays.
+
+    n_rates: proxies whose inner learning rates are learned.
+    """
     each = (capacity, n_mixed) if n_mixed > 1 else (capacity,)
     return Memory(
         ids=np.zeros((*each, n_columns), np.int32),
@@ -17,6 +22,7 @@ def empty(capacity: int, n_columns: int, n_dense: int, n_mixed: int = 1) -> Memo
         source=np.full(each, -1, np.int32),
         valid=np.zeros(capacity, bool),
         mix=np.zeros(each, np.float32) if n_mixed > 1 else None,
+        rates=np.zeros((n_rates, 2), np.float32) if n_rates else None,
     )
 
 
@@ -39,7 +45,7 @@ def append(memory: Memory, ids, dense, label_logit, log_weight, born: int, sourc
     new = Memory(ids, dense, label_logit, log_weight, born, source, True, 0.0)
     filled = Memory(*(None if leaf is None else leaf.copy() for leaf in memory))
     for leaf, value in zip(filled, new, strict=True):
-        if leaf is not None:
+        if leaf is not None and value is not None:
             leaf[at] = value
     return filled
 

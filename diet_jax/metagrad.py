@@ -12,6 +12,7 @@ and ends in a loss on real rows. What its derivative sees is the mode:
 The first three are exact for the steps they see. docs/metagrad.md explains the backward pass.
 """
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -53,8 +54,13 @@ class Inner(NamedTuple):
     damping: float = 1e-3
     solves: int = 20
 
-    def tx(self):
-        return optim.make(self.optimizer, self.lr)
+    def tx(self, rates: Array | None = None):
+        return optim.make(self.optimizer, self.rate(rates))
+
+    def rate(self, rates: Array | None) -> float | Array:
+        """The learning rate; with `rates` [2], `Slots.rates` of this proxy, the table's and the
+        net's."""
+        return self.lr if rates is None else self.lr * jnp.exp(rates)
 
     @property
     def unrolled(self) -> int:
@@ -66,9 +72,11 @@ class Inner(NamedTuple):
         """The earliest step that a trajectory may end at; the last one is `steps`."""
         return self.steps if self.mode == "implicit" else self.unrolled
 
-    def step(self, state: TrainState, batch: Examples, nudge: Params = None) -> TrainState:
+    def step(
+        self, state: TrainState, batch: Examples, nudge: Params = None, rates: Array | None = None
+    ) -> TrainState:
         gradient = train.forward_over_reverse if self.mixed else jax.grad
-        return train.step(self.model, self.tx(), state, batch, self.l2, nudge, gradient)
+        return train.step(self.model, self.tx(rates), state, batch, self.l2, nudge, gradient)
 
 
 class Slots(NamedTuple):
@@ -76,6 +84,7 @@ class Slots(NamedTuple):
 
     ids: int32 [N, K], or [N, M, K] with `mix`, positions in the compact table. valid: bool [N].
     dense [N, G], label_logit [N], log_weight [N], mix None or [N, M]: what may be learned.
+    rates: None, or what may be learned too: [2], or [proxies, 2] of all, see `types.Memory`.
     """
 
     ids: Array
@@ -84,6 +93,7 @@ class Slots(NamedTuple):
     label_logit: Array
     log_weight: Array
     mix: Array | None = None
+    rates: Array | None = None
 
     def examples(self, index: Array) -> Examples:
         return Examples(
@@ -131,11 +141,12 @@ def warm_up(inner: Inner, slots: Slots, trajectory: Trajectory) -> tuple[TrainSt
     frozen = jax.lax.stop_gradient(slots)
 
     def body(k, state):
-        return inner.step(state, frozen.examples(order[k]))
+        return inner.step(state, frozen.examples(order[k]), rates=frozen.rates)
 
-    state = jax.lax.fori_loop(0, first, body, train.start(inner.tx(), {**params, "table": table}))
+    begin = train.start(inner.tx(frozen.rates), {**params, "table": table})
+    state = jax.lax.fori_loop(0, first, body, begin)
     window = jax.lax.dynamic_slice_in_dim(order, first, inner.unrolled)
-    fixed = fixed * optim.untouched(inner.optimizer, inner.lr, trajectory.end)
+    fixed = fixed * optim.untouched(inner.optimizer, inner.rate(slots.rates), trajectory.end)
     return jax.lax.stop_gradient(state), window, fixed
 
 
@@ -153,8 +164,9 @@ def outer_loss(inner: Inner, slots: Slots, trajectory: Trajectory, outer: Batch)
     if not inner.unrolled:
         return implicit_loss(inner, slots, state.params, fixed, outer)[0]
     batches = slots.examples(order)
-    level = choose_level(inner.step, state, batches, inner.unrolled, inner.budget)
-    state = scan_steps(inner.step, state, batches, inner.unrolled, level, inner.offload)
+    step = partial(inner.step, rates=slots.rates)
+    level = choose_level(step, state, batches, inner.unrolled, inner.budget)
+    state = scan_steps(step, state, batches, inner.unrolled, level, inner.offload)
     return train.loss(inner.model, whole(state.params, fixed), outer)
 
 
@@ -222,7 +234,7 @@ def adjoints(
         batches = slots._replace(log_weight=log_weight).examples(order)
 
         def body(state, x):
-            return inner.step(state, *x), state.params
+            return inner.step(state, *x, rates=slots.rates), state.params
 
         last, theta = jax.lax.scan(body, state, (batches, nudges))
         return train.loss(inner.model, last.params, outer), theta
@@ -253,7 +265,7 @@ def overshoot(inner: Inner, slots: Slots, trajectory: Trajectory) -> Array:
 
     def body(state, index):
         batch = slots.examples(index)
-        after = inner.step(state, batch)
+        after = inner.step(state, batch, rates=slots.rates)
         move = jax.tree.map(jnp.subtract, after.params, state.params)
 
         def slope(params):
@@ -264,4 +276,4 @@ def overshoot(inner: Inner, slots: Slots, trajectory: Trajectory) -> Array:
         first, second = jax.jvp(slope, (state.params,), (move,))
         return after, second / jnp.maximum(jnp.abs(first), 1e-30)
 
-    return jax.lax.scan(body, train.start(inner.tx(), params), order)[1]
+    return jax.lax.scan(body, train.start(inner.tx(slots.rates), params), order)[1]

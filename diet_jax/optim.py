@@ -35,11 +35,14 @@ class Optimizer(NamedTuple):
 def make(optimizer: Optimizer, lr: float | Array) -> optax.GradientTransformation:
     """The optimizer of parameters {"table", "net"}; `lr` may be traced: one compilation a grid.
 
+    lr: [], or [2]: the table's and the net's.
     Raises InputError for an unknown name, or for eps_root <= 0 with the Adam family.
     """
     name, momentum, eps_root, decay = optimizer
     if "adam" in name and not eps_root > 0:
         raise InputError(f"inner.eps_root must be positive for {name}, got {eps_root}")
+    if jnp.ndim(lr):
+        return optax.chain(make(optimizer, 1.0), scale_parts(lr))
     if name == "sgd":
         return optax.sgd(lr, momentum=momentum)
     if name == "adam":
@@ -58,8 +61,20 @@ def make(optimizer: Optimizer, lr: float | Array) -> optax.GradientTransformatio
     return optax.chain(by_part, optax.scale_by_learning_rate(lr))
 
 
+def scale_parts(factors: Array) -> optax.GradientTransformation:
+    """Updates of the table times factors[0], those of the net times factors[1]."""
+
+    def scale(updates, params=None):
+        net = jax.tree.map(lambda u: u * factors[1], updates["net"])
+        return {"table": updates["table"] * factors[0], "net": net}
+
+    return optax.stateless(scale)
+
+
 def untouched(optimizer: Optimizer, lr: float | Array, steps: int | Array) -> float | Array:
-    """What `steps` steps multiply a row by that has never had a gradient."""
+    """What `steps` steps multiply a row by that has never had a gradient. lr: as in `make`."""
+    if not isinstance(lr, float) and jnp.ndim(lr):
+        lr = lr[0]
     return (1 - lr * optimizer.decay) ** steps if optimizer.name == "adamw" else 1.0
 
 

@@ -287,7 +287,9 @@ def stream_through(
             console.print_stage(recorder.records(), number)
     if not recorder.enabled:
         return
-    export_memory(folder / "export", state.memory, job.stream, recipe(job.config), origin(job))
+    export_memory(
+        folder / "export", state.memory, job.stream, recipe(job.config, state.memory), origin(job)
+    )
     slots = int(state.memory.valid.sum())
     seconds = time.perf_counter() - start
     recorder.append([{"kind": "run", "seconds": seconds, "final_slots": slots}])
@@ -323,9 +325,12 @@ def go_on(
     return state, facts
 
 
-def recipe(config: Config) -> dict:
+def recipe(config: Config, memory: Memory) -> dict:
     """How to train on the exported memory: what the evaluation did."""
-    inner = config.inner
+    inner, learned = config.inner, {}
+    if memory.rates is not None:
+        each = zip(inner.archs, np.exp(memory.rates).tolist(), strict=True)
+        learned = {"rates": {arch: dict(zip(("table", "net"), r, strict=True)) for arch, r in each}}
     names = ("optimizer", "momentum", "eps_root", "decay", "steps", "batch", "dim", "init_scale")
     return {
         **{name: inner[name] for name in names},
@@ -335,6 +340,7 @@ def recipe(config: Config) -> dict:
         "loss": "mean over the batch of weight * cross_entropy(logit, label) + l2 * the squared "
         "length of the embeddings that the row looks up, first-order weights left out",
         "order": "whole random passes over the slots",
+        **learned,
     }
 
 

@@ -117,6 +117,8 @@ class Memory(NamedTuple):
     log that it started from. valid: bool [N], False for a slot not in use.
     mix: None; or, of a memory whose slots mix M real rows each, float32 [N, M]: its softmax weighs
     the rows' embeddings. Then ids is [N, M, K] and source [N, M].
+    rates: None; or, of a memory that learned them, float32 [proxies, 2]: logarithms of what each
+    proxy's inner learning rate is multiplied by, for the table and for the net.
     """
 
     ids: Array
@@ -127,3 +129,4 @@ class Memory(NamedTuple):
     source: Array
     valid: Array
     mix: Array | None = None
+    rates: Array | None = None

@@ -83,6 +83,21 @@ def test_meta_gradient_against_central_differences(x64, optimizer, window, end):
 
 
 @pytest.mark.parametrize("optimizer", INNER)
+def test_the_derivative_by_learning_rates_against_central_differences(x64, optimizer):
+    """Of the table and of the net, which start at other ones than `lr`."""
+    inner = toy.inner_in_double(optimizer=rule(optimizer))
+    slots, outer = problem()
+    rates = np.array([0.3, -0.2])
+    loss = jax.jit(lambda r: outer_loss(inner, slots._replace(rates=r), toy.trajectory(), outer))
+    rough = central_differences(lambda x: jnp.stack([loss(r) for r in jnp.asarray(x)]), rates)
+    exact = jax.grad(loss)(jnp.asarray(rates))
+    np.testing.assert_allclose(exact, rough, rtol=1e-6)
+    twice = inner._replace(lr=2 * inner.lr)
+    same = outer_loss(twice, slots, toy.trajectory(), outer)
+    np.testing.assert_allclose(loss(jnp.full(2, np.log(2.0))), same, rtol=1e-9)
+
+
+@pytest.mark.parametrize("optimizer", INNER)
 def test_rows_that_no_slot_touches_need_not_be_carried(x64, optimizer):
     """Loss and gradient are those of training the whole table, adamw's decay included."""
     slots, outer = problem()

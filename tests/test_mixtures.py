@@ -1,5 +1,7 @@
 """A slot that mixes several real rows: how it is read, differentiated, grown and judged."""
 
+import json
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -117,7 +119,9 @@ def test_weights_are_learned_and_slots_that_are_not_addressed_stay(streamed):
 
 def test_a_run_with_mixtures_is_judged_and_exported(tmp_path):
     pl.DataFrame(toy.log()).write_parquet(tmp_path / "log.parquet")
-    config = toy.config(str(tmp_path / "log.parquet"), **{"memory.mix": 2})
+    learn = ("label_logit", "log_weight", "mix", "rates")
+    change = {"memory.mix": 2, "outer.learn": learn}
+    config = toy.config(str(tmp_path / "log.parquet"), **change)
     run.run(config, str(tmp_path / "run"), {})
     table = pq.read_table(tmp_path / "run" / "export" / "memory.parquet")
     slots = run.slots_after(config, toy.ROWS_A_STAGE * 3)
@@ -125,6 +129,8 @@ def test_a_run_with_mixtures_is_judged_and_exported(tmp_path):
     share = table["share"].to_numpy().reshape(-1, 2)
     np.testing.assert_allclose(share.sum(1), 1, rtol=1e-6)
     assert np.any(share != 0.5)
+    rates = json.loads((tmp_path / "run" / "export" / "recipe.json").read_text())["rates"]
+    assert rates["LR"]["table"] > 0 and rates["LR"]["table"] != 1
 
 
 def test_a_memory_of_mixtures_trains_like_its_plain_twin():
