@@ -73,9 +73,10 @@ def scale_parts(factors: Array) -> optax.GradientTransformation:
 
 def untouched(optimizer: Optimizer, lr: float | Array, steps: int | Array) -> float | Array:
     """What `steps` steps multiply a row by that has never had a gradient. lr: as in `make`."""
-    if not isinstance(lr, float) and jnp.ndim(lr):
-        lr = lr[0]
-    return (1 - lr * optimizer.decay) ** steps if optimizer.name == "adamw" else 1.0
+    of_table: Array = lr
+    if jnp.ndim(lr):
+        of_table = of_table[0]
+    return (1 - of_table * optimizer.decay) ** steps if optimizer.name == "adamw" else 1.0
 
 
 def touched(rows: Array) -> Array:
