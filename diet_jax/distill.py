@@ -6,6 +6,7 @@ each round, is a fully corrective Frank-Wolfe method on the bi-level objective.
 
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -186,12 +187,8 @@ class Halfway(NamedTuple):
     outer: OuterState
 
 
-class Paused(Exception):
-    """A stage was told to stop; its arguments are a Halfway (numpy) and a Progress."""
-
-
 class Progress(NamedTuple):
-    """The rest of what a paused stage has done, JSON values.
+    """The rest of what such a stage has done, JSON values.
 
     round: the latest, 0-based. chunks: done in it. losses: the mean of each chunk so far.
     written: old slots that may be rewritten. seconds: of influence, and of outer steps.
@@ -202,6 +199,14 @@ class Progress(NamedTuple):
     losses: list[float]
     written: int
     seconds: list[float]
+
+
+Pause = tuple[Halfway, Progress]  # where a stage goes on from
+SafePoint = Callable[[Callable[[], Pause]], None]
+
+
+def go_past(pause: Callable[[], Pause]) -> None:
+    """A safe point at which nothing is saved."""
 
 
 def blank_halfway(plan: Plan, memory: Memory) -> Halfway:
@@ -221,16 +226,17 @@ def distill_stage(
     report: Callable[[int, float], None] = lambda step, loss: None,
     start: Params = None,
     rows: np.ndarray | None = None,
-    stop: Callable[[], bool] = lambda: False,
-    paused: tuple[Halfway, Progress] | None = None,
+    at_safe_point: SafePoint = go_past,
+    paused: Pause | None = None,
 ) -> tuple[Memory, dict]:
     """Take the memory (numpy leaves) through one stage.
 
     n_new: slots to add. n_steps: outer steps, rounded up to whole chunks. number: the stage's,
     1-based, written into `born`. report(step, loss) is told of every chunk, one chunk late, so that
     the device never waits for it. start: see `set_scene`. rows: int [n_new], those of the stage to
-    add, in order; if none are given, the most influential of each round. stop() is asked before
-    every chunk; if it says so the stage raises Paused. paused: what it raised then, to go on from.
+    add, in order; if none are given, the most influential of each round. at_safe_point(pause) is
+    called before every chunk, and may raise; pause() returns (numpy) where the stage is, so that it
+    can go on from there. paused: what pause() returned then.
     Returns the new memory and facts: "written" (old slots that could be rewritten), "outer" (step,
     loss) pairs, "outer_steps", "skipped" (of them, as loss or gradient was not finite), "overshoot"
     (median and largest of `metagrad.overshoot`, a pair for each proxy), "seconds_influence",
@@ -245,6 +251,12 @@ def distill_stage(
     key_steps = place.replicate(key_outer)
     at, before = paused or (blank_halfway(plan, memory), Progress(-1, 0, [], 0, [0.0, 0.0]))
     losses, seconds, n_written = list(before.losses), list(before.seconds), before.written
+
+    def pause(at: Halfway, state: OuterState, progress: Progress, began: float) -> Pause:
+        so_far = [seconds[0], seconds[1] + clock() - began]
+        progress = progress._replace(losses=means(losses), seconds=so_far)
+        return at._replace(outer=place.fetch(state)), progress
+
     taken = 0
     for r, (size, chunks) in enumerate(growth(plan, n_new, n_steps)):
         taken += size
@@ -274,10 +286,7 @@ def distill_stage(
             (at.outer, to_slots(at.memory, scene.compact), at.writable)
         )
         for k in range(before.chunks if r == before.round else 0, chunks):
-            if stop():
-                seconds[1] += clock() - began
-                halfway = at._replace(outer=place.fetch(state))
-                raise Paused(halfway, Progress(r, k, means(losses), n_written, seconds))
+            at_safe_point(partial(pause, at, state, Progress(r, k, [], n_written, []), began))
             first = len(losses) * plan.chunk
             state, loss = engine.outer_steps(
                 state, slots, mask, key_steps, np.int32(first), scene.stage, scene.anchor

@@ -36,6 +36,7 @@ CHANGE = {
     "inner.eps_root": 1e-3,  # smooth inner training: rounding is not enlarged
     "outer.trajectories": 4,
     "outer.chunk": 1,
+    "checkpoint.every": 1e-9,  # at every safe point
 }
 
 
