@@ -160,6 +160,11 @@ def over_proxies(proxies: tuple[Inner, ...], f: Callable, run: Trajectory):
     return jax.tree.map(lambda *leaves: sum(leaves) / len(leaves), *found)
 
 
+def laid(proxies: tuple[Inner, ...], place: Placement) -> tuple[Inner, ...]:
+    """The proxies, with their tables where `place` says."""
+    return tuple(proxy._replace(place=place) for proxy in proxies)
+
+
 def make_outer_steps(proxies: tuple[Inner, ...], plan: Plan, place: Placement) -> Callable:
     """The outer update: `plan.chunk` steps in one jit over the mesh, trajectories spread over it.
 
@@ -167,6 +172,8 @@ def make_outer_steps(proxies: tuple[Inner, ...], plan: Plan, place: Placement) -
     f(state, slots, writable bool [N], key, first step, stage, anchor) -> (state, loss [chunk]).
     """
     tx, objective = outer_optimizer(plan), OBJECTIVES[plan.objective]
+
+    proxies = laid(proxies, place)
 
     def one_step(state, slots, writable, key, stage, anchor):
         """One Adam step of the writable slots; the others come out bit for bit as they went in."""
@@ -180,7 +187,7 @@ def make_outer_steps(proxies: tuple[Inner, ...], plan: Plan, place: Placement) -
             def one(run, rows):
                 return over_proxies(proxies, lambda p, r: objective(p, now, r, rows), run)
 
-            return jax.vmap(one, (AXES, 0))(runs, outer).mean()
+            return jax.vmap(one, (AXES, 0), spmd_axis_name="trajectory")(runs, outer).mean()
 
         value, grads = jax.value_and_grad(mean_loss)(state.learned)
         norm = optax.tree.norm(grads)
@@ -221,6 +228,7 @@ def make_influence(proxies: tuple[Inner, ...], plan: Plan, place: Placement) -> 
 
     The mean over trajectories and proxies: the influence on the outer loss that they share.
     """
+    proxies = laid(proxies, place)
 
     def scores(slots, key, stage, anchor, candidates):
         runs, _, outer = draw(key, proxies[0], plan, stage, anchor, jnp.zeros(BINS))
@@ -232,13 +240,15 @@ def make_influence(proxies: tuple[Inner, ...], plan: Plan, place: Placement) -> 
                 proxies, lambda p, r: influence(p, slots, r, rows, candidates, plan.block), run
             )
 
-        return jax.tree.map(lambda a: a.mean(0), jax.vmap(one, (AXES, 0))(runs, outer))
+        found = jax.vmap(one, (AXES, 0), spmd_axis_name="trajectory")(runs, outer)
+        return jax.tree.map(lambda a: a.mean(0), found)
 
     return jax.jit(scores, out_shardings=place.whole)
 
 
 def make_overshoot(proxies: tuple[Inner, ...], place: Placement) -> Callable:
     """f(slots, key, stage) -> float32 [proxies, T], see `metagrad.overshoot`, of one trajectory."""
+    proxies = laid(proxies, place)
 
     def f(slots, key, stage):
         run = Trajectory(stage.trained, stage.fixed, key, np.int32(proxies[0].steps))

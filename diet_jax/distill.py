@@ -25,7 +25,7 @@ from diet_jax.bilevel import (
     make_overshoot,
     start_outer,
 )
-from diet_jax.compact import Compact, compact, pad_to
+from diet_jax.compact import Compact, compact, cut, pad_to
 from diet_jax.metagrad import Inner, Slots
 from diet_jax.sharding import Placement
 from diet_jax.train import Examples
@@ -81,7 +81,8 @@ def set_scene(
     plan, rows = engine.plan, fresh.rows
     # `past` too: its free slots look up rows that a full memory no longer holds.
     looked_up = np.concatenate([rows.ids, fresh.ahead_ids])
-    table = compact(np.concatenate([past.ids, now.ids]), looked_up, engine.min_rows)
+    parts = engine.place.size("table")
+    table = compact(np.concatenate([past.ids, now.ids]), looked_up, engine.min_rows, parts)
 
     def known(teacher_logit):  # what the outer loss takes for the truth
         return plan.label_share * rows.label + (1 - plan.label_share) * expit(teacher_logit)
@@ -93,8 +94,7 @@ def set_scene(
     logit = np.clip(logit, -plan.max_logit, plan.max_logit).astype(np.float32)
     target = known(fresh.ahead_logit)
     stage = StageData(
-        table.rows[: table.n_trained],
-        table.rows[table.n_trained :],
+        *cut(table.rows, table.n_trained, parts),
         pad_to(table.positions(fresh.ahead_ids), engine.n_stage),
         pad_to(rows.dense, engine.n_stage),
         pad_to(target.astype(np.float32), engine.n_stage),
