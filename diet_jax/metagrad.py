@@ -76,7 +76,7 @@ class Inner(NamedTuple):
 
     def init(self, key: Array, rows: Array, slots: "Slots") -> Params:
         """Fresh parameters for the table rows `rows` (int32 [U])."""
-        n_fields, n_dense = slots.ids.shape[1], slots.dense.shape[1]
+        n_fields, n_dense = slots.ids.shape[-1], slots.dense.shape[1]
         return self.place.tables(init_params(self.model, key, rows, n_fields, n_dense))
 
     def cut(self, params: Params, n_trained: int) -> tuple[Params, Array]:
