@@ -21,9 +21,17 @@ import jax
 import numpy as np
 from absl import app, flags, logging
 
-from benchmarks.collectives import collectives
+from benchmarks.collectives import bytes_sent, collectives
 from diet_jax import sharding, train
-from diet_jax.bilevel import Anchor, Plan, StageData, make_outer_steps, start_outer
+from diet_jax.bilevel import (
+    Anchor,
+    Plan,
+    StageData,
+    make_influence,
+    make_outer_steps,
+    start_outer,
+)
+from diet_jax.compact import capacity
 from diet_jax.files import replace_text
 from diet_jax.metagrad import Inner, Slots
 from diet_jax.models import make_model
@@ -46,13 +54,13 @@ SMALL |= {"outer_batch": 1024, "steps": 20, "window": 10, "optimizer": "adam"}
 # 10^7 slots of a table of 10^8 rows x 64. A row of Criteo has 26 fields; how many distinct values
 # 10^7 of them hold decides the compact table.
 LARGE = {"slots": 10**7, "stage": 10**7, "fields": 26, "dim": 63, "batch": 8192}
-LARGE |= {"outer_batch": 65536, "steps": 60, "window": 30}
+LARGE |= {"outer_batch": 65536, "steps": 60, "window": 30, "pool": 4096, "block": 2048}
 TABLE = 10**8
 DEVICES = 256
 
 
 def make(cell: dict, place: Placement, mebibytes: int = 1024):
-    """The outer update of a cell, and the shapes and dtypes of its arguments."""
+    """The program of a cell, and the shapes and dtypes of its arguments."""
     c = cell
     model = make_model("DeepFM", c["dim"], (32,))
     optimizer = Optimizer(c["optimizer"])
@@ -72,12 +80,13 @@ def make(cell: dict, place: Placement, mebibytes: int = 1024):
         final_share=1.0,
         chunk=1,
         write_share=1.0,
-        pool=1,
-        block=1,
+        pool=c.get("pool", 1),
+        block=c.get("block", 1),
         spread_field=-1,
         spread_cap=1,
     )
     n, f, rows, u = c["slots"], c["fields"], c["stage"], c["compact"]
+    influence = c.get("program") == "influence"
 
     def arguments():
         i32, f32 = np.int32, np.float32
@@ -86,7 +95,7 @@ def make(cell: dict, place: Placement, mebibytes: int = 1024):
         learned = {name: getattr(slots, name) for name in plan.learn}
         data = StageData(
             zeros(u, i32),
-            zeros(u, i32),
+            zeros(c.get("fixed", u), i32),
             zeros((rows, f), i32),
             zeros((rows, 0)),
             zeros(rows),
@@ -95,9 +104,13 @@ def make(cell: dict, place: Placement, mebibytes: int = 1024):
         )
         anchor = Anchor(slots, zeros((), i32), zeros((), f32))
         state, key = start_outer(plan, learned), jax.random.key(0)
+        if influence:
+            ids, one = zeros((plan.pool, f), i32), zeros(plan.pool)
+            return slots, key, data, anchor, train.Examples(ids, zeros((plan.pool, 0)), one, one)
         return state, slots, zeros(n, bool), key, zeros((), i32), data, anchor
 
-    return make_outer_steps((inner,), plan, place), jax.eval_shape(arguments)
+    program = make_influence if influence else make_outer_steps
+    return program((inner,), plan, place), jax.eval_shape(arguments)
 
 
 def filled(cell: dict, shapes):
@@ -191,29 +204,53 @@ def cells() -> list[tuple[str, int, int, int]]:
     return wanted
 
 
+# (program, bits of the touched rows, inner optimizer, window, devices that share the table) of the
+# dry run; as many trajectories as there are devices for each.
+PROGRAMS = (
+    ("outer step", 20, "adam", 30, 1),
+    ("outer step", 22, "adam", 30, 1),
+    ("outer step", 22, "rowwise_adagrad", 30, 1),
+    ("outer step", 24, "adam", 30, 1),
+    ("outer step", 24, "rowwise_adagrad", 30, 1),
+    ("outer step", 24, "rowwise_adagrad", 8, 1),
+    ("outer step", 27, "rowwise_adagrad", 8, 1),
+    ("outer step", 22, "adam", 30, 8),
+    ("outer step", 24, "adam", 30, 8),
+    ("outer step", 26, "adam", 30, 32),
+    ("outer step", 27, "adam", 30, 32),
+    ("outer step", 27, "adam", 30, 128),
+    ("outer step", 27, "adam", 30, 256),
+    ("influence", 19, "adam", 30, 1),
+    ("influence", 20, "adam", 30, 1),
+    ("influence", 22, "adam", 30, 1),
+    ("influence", 22, "adam", 30, 8),
+    ("influence", 24, "rowwise_adagrad", 8, 8),
+    ("influence", 24, "adam", 30, 32),
+    ("influence", 26, "adam", 30, 128),
+    ("influence", 27, "adam", 30, 128),
+    ("influence", 27, "adam", 30, 256),
+)
+
+
 def dry_run() -> list[dict]:
     """What each of 256 devices would hold, by program, as XLA's CPU compiler lays it out."""
     found = []
-    for bits, optimizer, window in (
-        (20, "adam", 30),
-        (22, "adam", 30),
-        (22, "rowwise_adagrad", 30),
-        (24, "adam", 30),
-        (24, "rowwise_adagrad", 30),
-        (24, "rowwise_adagrad", 8),
-    ):
-        cell = LARGE | {"compact": 1 << bits, "optimizer": optimizer, "window": window}
-        cell |= {"trajectories": DEVICES}
-        place = make_place(DEVICES)
+    for program, bits, optimizer, window, table in PROGRAMS:
+        u = 1 << bits
+        # The stage looks up as many other rows, as far as the table has them.
+        fixed = min(u, capacity(TABLE - u, 4096))
+        cell = LARGE | {"program": program, "compact": u, "fixed": fixed, "optimizer": optimizer}
+        cell |= {"window": window, "table": table, "trajectories": DEVICES // table}
+        place = make_place(DEVICES // table, table=table)
         step, shapes = make(cell, place, mebibytes=48 << 10)
         whole = jax.tree.map(
             lambda a, s=place.whole: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s), shapes
         )
         try:
-            held = holds(step, whole)
+            held = holds(step, whole, (cell["steps"] - window) / 2)
         except InputError as error:  # the program refuses before it compiles
             held = {"refused": str(error)}
-        found.append({"program": "outer step", **cell, **held})
+        found.append({**cell, **held})
         print(found[-1])
     model = make_model("DeepFM", LARGE["dim"], (32,))
     for table in (1, DEVICES):
@@ -235,21 +272,24 @@ def dry_run() -> list[dict]:
             lambda a, s=place.whole: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s),
             jax.eval_shape(arguments),
         )
-        mesh = f"data {DEVICES // table}, table {table}"
-        found.append({"program": "full-data training", "mesh": mesh, **holds(fit, whole)})
+        mesh = {"data": DEVICES // table, "table": table}
+        found.append({"program": "full-data training", **mesh, **holds(fit, whole, 1)})
         print(found[-1])
     return found
 
 
-def holds(program, arguments) -> dict:
-    """GiB of a device for a compiled program, and what it sends in each pass of its loop."""
+def holds(program, arguments, passes: float) -> dict:
+    """GiB of a device for a compiled program, and the bytes that it sends.
+
+    passes: those of a loop that XLA cannot count.
+    """
     began = time.perf_counter()
     compiled = program.lower(*arguments).compile()
     m = compiled.memory_analysis()
     parts = {"arguments": m.argument_size_in_bytes, "work": m.temp_size_in_bytes}
     parts["results"] = m.output_size_in_bytes - m.alias_size_in_bytes
     gib = {name: round(size / 2**30, 3) for name, size in parts.items()}
-    sent = sum(one.bytes for one in collectives(compiled.as_text()))
+    sent = bytes_sent(compiled.as_text(), passes)
     return {
         **gib,
         "total": round(sum(parts.values()) / 2**30, 3),
@@ -261,9 +301,10 @@ def holds(program, arguments) -> dict:
 def markdown(rows: list[dict]) -> str:
     """The table of docs/scale.md: of cells, or of the dry run."""
     if "kind" not in rows[0]:
-        lines = ["| program | arguments | work | results | total |", "|---" * 5 + "|"]
+        lines = ["| program | devices a table | arguments | work | results | total | sent, GB |"]
+        lines.append("|---" * 7 + "|")
         for row in rows:
-            name = f"{row['program']}, {row['mesh']}" if "mesh" in row else row["program"]
+            name = row["program"]
             if "compact" in row:
                 name += f", 2^{row['compact'].bit_length() - 1} rows touched"
                 name += f", {row['optimizer']}, window {row['window']}"
@@ -271,7 +312,8 @@ def markdown(rows: list[dict]) -> str:
             cells = [f"{part:.1f}" for part in parts if part is not None]
             needs = row.get("refused", "").partition(" need ")[2].partition(" MiB")[0]
             cells = cells or ["", f"unrolled steps alone {int(needs) / 1024:.0f}", "", "refused"]
-            lines.append(f"| {name} | {' | '.join(cells)} |")
+            sent = f"{row['sent_bytes'] / 1e9:.2f}" if "sent_bytes" in row else ""
+            lines.append(f"| {name} | {row['table']} | {' | '.join(cells)} | {sent} |")
         return "\n".join(lines)
     lines = ["| | trajectories | processes | devices | step, s | sent, bytes | gradient | table |"]
     lines.append("|---" * 8 + "|")

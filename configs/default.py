@@ -129,7 +129,10 @@ def get_config() -> Config:
     # Inner trajectories and seeds of trials lie along it; a divisor of outer.trajectories.
     c.mesh.trajectory = 0  # 0: as many devices as share them
     c.mesh.data = 0  # rows of full-data batches (teacher, reference); 0: all devices that are left
-    c.mesh.table = 1  # rows of the embedding table in full-data training, where it fits no device
+    c.mesh.table = 1  # rows of embedding tables, where they fit no device
+
+    c.checkpoint = ConfigDict()  # a finished stage is always saved
+    c.checkpoint.every = 10.0  # minutes between saves within a stage, see docs/scale.md; 0: none
 
     c.teacher = ConfigDict()  # carried along the stream
     c.teacher.arch = "MLP"

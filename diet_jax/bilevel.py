@@ -163,6 +163,11 @@ def of_proxy(slots: Slots, k: int) -> Slots:
     return slots if slots.rates is None else slots._replace(rates=slots.rates[k])
 
 
+def laid(proxies: tuple[Inner, ...], place: Placement) -> tuple[Inner, ...]:
+    """The proxies, with their tables where `place` says."""
+    return tuple(proxy._replace(place=place) for proxy in proxies)
+
+
 def make_outer_steps(proxies: tuple[Inner, ...], plan: Plan, place: Placement) -> Callable:
     """The outer update: `plan.chunk` steps in one jit over the mesh, trajectories spread over it.
 
@@ -170,6 +175,8 @@ def make_outer_steps(proxies: tuple[Inner, ...], plan: Plan, place: Placement) -
     f(state, slots, writable bool [N], key, first step, stage, anchor) -> (state, loss [chunk]).
     """
     tx, objective = outer_optimizer(plan), OBJECTIVES[plan.objective]
+
+    proxies = laid(proxies, place)
 
     def one_step(state, slots, writable, key, stage, anchor):
         """One Adam step of the writable slots; the others come out bit for bit as they went in."""
@@ -183,7 +190,7 @@ def make_outer_steps(proxies: tuple[Inner, ...], plan: Plan, place: Placement) -
             def one(run, rows):
                 return over_proxies(proxies, lambda p, s, r: objective(p, s, r, rows), now, run)
 
-            return jax.vmap(one, (AXES, 0))(runs, outer).mean()
+            return jax.vmap(one, (AXES, 0), spmd_axis_name="trajectory")(runs, outer).mean()
 
         value, grads = jax.value_and_grad(mean_loss)(state.learned)
         norm = optax.tree.norm(grads)
@@ -227,6 +234,7 @@ def make_influence(proxies: tuple[Inner, ...], plan: Plan, place: Placement) -> 
 
     The mean over trajectories and proxies: the influence on the outer loss that they share.
     """
+    proxies = laid(proxies, place)
 
     def scores(slots, key, stage, anchor, candidates):
         runs, _, outer = draw(key, proxies[0], plan, stage, anchor, jnp.zeros(BINS))
@@ -241,13 +249,15 @@ def make_influence(proxies: tuple[Inner, ...], plan: Plan, place: Placement) -> 
                 run,
             )
 
-        return jax.tree.map(lambda a: a.mean(0), jax.vmap(one, (AXES, 0))(runs, outer))
+        found = jax.vmap(one, (AXES, 0), spmd_axis_name="trajectory")(runs, outer)
+        return jax.tree.map(lambda a: a.mean(0), found)
 
     return jax.jit(scores, out_shardings=place.whole)
 
 
 def make_overshoot(proxies: tuple[Inner, ...], place: Placement) -> Callable:
     """f(slots, key, stage) -> float32 [proxies, T], see `metagrad.overshoot`, of one trajectory."""
+    proxies = laid(proxies, place)
 
     def f(slots, key, stage):
         run = Trajectory(stage.trained, stage.fixed, key, np.int32(proxies[0].steps))

@@ -18,7 +18,7 @@ from diet_jax.sharding import told_by_first
 from diet_jax.types import InputError
 
 FOLDER = "checkpoints"
-PAUSED = "paused"  # of a stage that was cut off: the same, numbered by the chunks it has done
+PAUSED = "paused"  # of a stage under way: the same, numbered by the chunks done; the latest alone
 
 
 def _split(tree: Any) -> tuple[dict[str, np.ndarray], list[str]]:
@@ -31,10 +31,11 @@ def _split(tree: Any) -> tuple[dict[str, np.ndarray], list[str]]:
 
 
 def _open(workdir: Path, folder: str) -> ocp.training.Checkpointer:
-    keep_all: Any = ocp.training.preservation_policies.PreserveAll()
+    policies = ocp.training.preservation_policies
+    keep: Any = policies.LatestN(1) if folder == PAUSED else policies.PreserveAll()
     # Absolute, since Orbax refuses relative paths.
     root = str((workdir / folder).resolve())
-    return ocp.training.Checkpointer(root, preservation_policy=keep_all)
+    return ocp.training.Checkpointer(root, preservation_policy=keep)
 
 
 def save(workdir: Path, stage: int, state: Any, facts: dict, folder: str = FOLDER) -> None:

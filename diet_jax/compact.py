@@ -7,19 +7,24 @@ depend on the size of the vocabulary.
 
 from typing import NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
+
+from diet_jax.types import Array
 
 
 class Compact(NamedTuple):
     """Where the table rows of a stage lie in its compact table.
 
-    rows: int32 [U]; position p of the compact table holds the table row rows[p]. The first
-    `n_trained` positions hold the rows that training touches, the others rows that are only looked
-    up. Both parts are padded by repeating a row, so that their sizes change seldom.
+    rows: int32 [U]; position p of the compact table holds the table row rows[p]. Of each of its
+    `parts` equal parts the first positions hold rows that training touches, `n_trained` in all, and
+    the others rows that are only looked up: devices that share the table by row need send nothing
+    to take the two apart. Both are padded by repeating a row, so that their sizes change seldom.
     """
 
     rows: np.ndarray
     n_trained: int
+    parts: int = 1
 
     def positions(self, ids: np.ndarray) -> np.ndarray:
         """The first position of each table row in `ids`, same shape, int32; -1 (no value) stays.
@@ -35,15 +40,45 @@ class Compact(NamedTuple):
         return np.where(found, by_row[at], -1).astype(np.int32)
 
 
-def compact(trained: np.ndarray, looked_up: np.ndarray, floor: int) -> Compact:
+def compact(trained: np.ndarray, looked_up: np.ndarray, floor: int, parts: int = 1) -> Compact:
     """The compact table of the ids (any shapes) that training touches and of further ids.
 
-    Each part has the capacity of a power of two >= `floor` that holds its distinct rows.
+    Both kinds have the capacity of a power of two >= `floor` that holds their distinct rows, or of
+    the next multiple of `parts`.
     """
     inner = np.unique(trained[trained >= 0]).astype(np.int32)
     rest = np.setdiff1d(looked_up[looked_up >= 0], inner).astype(np.int32)
-    parts = [pad_rows(part, capacity(len(part), floor)) for part in (inner, rest)]
-    return Compact(np.concatenate(parts), len(parts[0]))
+    kinds = [
+        pad_rows(kind, -(-capacity(len(kind), floor) // parts) * parts).reshape(parts, -1)
+        for kind in (inner, rest)
+    ]
+    return Compact(np.concatenate(kinds, 1).reshape(-1), kinds[0].size, parts)
+
+
+def cut(table: Array, n_trained: int, parts: int = 1) -> tuple[Array, Array]:
+    """The trained rows of what has the rows of a compact table, [U, ..], and the others."""
+    if parts == 1:
+        return table[:n_trained], table[n_trained:]
+    by_part = table.reshape(parts, -1, *table.shape[1:])
+    n = n_trained // parts
+    trained, rest = by_part[:, :n], by_part[:, n:]
+    return trained.reshape(-1, *table.shape[1:]), rest.reshape(-1, *table.shape[1:])
+
+
+def join(trained: Array, rest: Array, parts: int = 1) -> Array:
+    """What `cut` has taken apart."""
+    if parts == 1:
+        return jnp.concatenate([trained, rest])
+    both = [a.reshape(parts, -1, *a.shape[1:]) for a in (trained, rest)]
+    return jnp.concatenate(both, 1).reshape(-1, *trained.shape[1:])
+
+
+def among_trained(at: Array, n_trained: int, n_rest: int, parts: int = 1) -> Array:
+    """Where trained rows lie once they are cut out of the table that has them at `at`."""
+    if parts == 1:
+        return at
+    n, m = n_trained // parts, n_rest // parts
+    return jnp.where(at < 0, at, at // (n + m) * n + at % (n + m))
 
 
 def capacity(n: int, floor: int = 1) -> int:

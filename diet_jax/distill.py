@@ -6,6 +6,7 @@ each round, is a fully corrective Frank-Wolfe method on the bi-level objective.
 
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -24,7 +25,7 @@ from diet_jax.bilevel import (
     make_overshoot,
     start_outer,
 )
-from diet_jax.compact import Compact, compact, pad_to
+from diet_jax.compact import Compact, compact, cut, pad_to
 from diet_jax.metagrad import Inner, Slots
 from diet_jax.sharding import Placement
 from diet_jax.train import Examples
@@ -80,7 +81,8 @@ def set_scene(
     plan, rows = engine.plan, fresh.rows
     # `past` too: its free slots look up rows that a full memory no longer holds.
     looked_up = np.concatenate([rows.ids, fresh.ahead_ids])
-    table = compact(np.stack([past.ids, now.ids]), looked_up, engine.min_rows)
+    parts = engine.place.size("table")
+    table = compact(np.stack([past.ids, now.ids]), looked_up, engine.min_rows, parts)
 
     def known(teacher_logit):  # what the outer loss takes for the truth
         return plan.label_share * rows.label + (1 - plan.label_share) * expit(teacher_logit)
@@ -92,8 +94,7 @@ def set_scene(
     logit = np.clip(logit, -plan.max_logit, plan.max_logit).astype(np.float32)
     target = known(fresh.ahead_logit)
     stage = StageData(
-        table.rows[: table.n_trained],
-        table.rows[table.n_trained :],
+        *cut(table.rows, table.n_trained, parts),
         pad_to(table.positions(fresh.ahead_ids), engine.n_stage),
         pad_to(rows.dense, engine.n_stage),
         pad_to(target.astype(np.float32), engine.n_stage),
@@ -192,12 +193,8 @@ class Halfway(NamedTuple):
     outer: OuterState
 
 
-class Paused(Exception):
-    """A stage was told to stop; its arguments are a Halfway (numpy) and a Progress."""
-
-
 class Progress(NamedTuple):
-    """The rest of what a paused stage has done, JSON values.
+    """The rest of what such a stage has done, JSON values.
 
     round: the latest, 0-based. chunks: done in it. losses: the mean of each chunk so far.
     written: old slots that may be rewritten. seconds: of influence, and of outer steps.
@@ -208,6 +205,14 @@ class Progress(NamedTuple):
     losses: list[float]
     written: int
     seconds: list[float]
+
+
+Pause = tuple[Halfway, Progress]  # where a stage goes on from
+SafePoint = Callable[[Callable[[], Pause]], None]
+
+
+def go_past(pause: Callable[[], Pause]) -> None:
+    """A safe point at which nothing is saved."""
 
 
 def blank_halfway(plan: Plan, memory: Memory) -> Halfway:
@@ -228,8 +233,8 @@ def distill_stage(
     start: Params = None,
     rows: np.ndarray | None = None,
     n_evict: int = 0,
-    stop: Callable[[], bool] = lambda: False,
-    paused: tuple[Halfway, Progress] | None = None,
+    at_safe_point: SafePoint = go_past,
+    paused: Pause | None = None,
 ) -> tuple[Memory, dict]:
     """Take the memory (numpy leaves) through one stage.
 
@@ -238,8 +243,8 @@ def distill_stage(
     of every chunk, one chunk late, so that the device never waits for it. start: see `set_scene`.
     rows: int, those of the stage to add, in order; if none are given, the most influential of each
     round. n_evict: old slots to give up first, those whose loss would cost this stage least.
-    stop() is asked before every chunk; if it says so the stage raises Paused. paused: what it
-    raised then, to go on from.
+    at_safe_point(pause) is called before every chunk, and may raise; pause() returns (numpy) where
+    the stage is, so that it can go on from there. paused: what pause() returned then.
     Returns the new memory and facts: "written" (old slots that could be rewritten), "outer" (step,
     loss) pairs, "outer_steps", "skipped" (of them, as loss or gradient was not finite), "overshoot"
     (median and largest of `metagrad.overshoot`, a pair for each proxy), "seconds_influence",
@@ -254,6 +259,12 @@ def distill_stage(
     key_steps = place.replicate(key_outer)
     at, before = paused or (blank_halfway(plan, memory), Progress(-1, 0, [], 0, [0.0, 0.0]))
     losses, seconds, n_written = list(before.losses), list(before.seconds), before.written
+
+    def pause(at: Halfway, state: OuterState, progress: Progress, began: float) -> Pause:
+        so_far = [seconds[0], seconds[1] + clock() - began]
+        progress = progress._replace(losses=means(losses), seconds=so_far)
+        return at._replace(outer=place.fetch(state)), progress
+
     taken = 0
     for r, (size, chunks) in enumerate(growth(plan, n_new, n_steps)):
         size *= mem.mixed(memory)  # rows from here on
@@ -286,10 +297,7 @@ def distill_stage(
             (at.outer, to_slots(at.memory, scene.compact), at.writable)
         )
         for k in range(before.chunks if r == before.round else 0, chunks):
-            if stop():
-                seconds[1] += clock() - began
-                halfway = at._replace(outer=place.fetch(state))
-                raise Paused(halfway, Progress(r, k, means(losses), n_written, seconds))
+            at_safe_point(partial(pause, at, state, Progress(r, k, [], n_written, []), began))
             first = len(losses) * plan.chunk
             state, loss = engine.outer_steps(
                 state, slots, mask, key_steps, np.int32(first), scene.stage, scene.anchor

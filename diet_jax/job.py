@@ -156,6 +156,7 @@ def check(config: Config) -> None:
         ("eval.seeds", len(set(e.seeds)) == len(e.seeds) > 0, "distinct numbers, at least one"),
         ("eval.full_batch", e.full_batch >= 1, "1 or more"),
         ("eval.full_optimizer", e.full_optimizer in full_by, f"one of {', '.join(full_by)}"),
+        ("checkpoint.every", c.checkpoint.every >= 0, "0 or more"),
         ("mesh.trajectory", c.mesh.trajectory >= 0, "0 or more"),
         ("mesh.data", c.mesh.data >= 0, "0 or more"),
         ("mesh.table", c.mesh.table >= 1, "1 or more"),

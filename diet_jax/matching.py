@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 
 from diet_jax import train
-from diet_jax.metagrad import Inner, Slots, Trajectory, outer_loss, warm_up
-from diet_jax.models import init_params, logits
+from diet_jax.metagrad import Inner, Slots, Trajectory, all_trained, outer_loss, warm_up
+from diet_jax.models import logits
 from diet_jax.models.base import look_up
 from diet_jax.train import Examples, TrainState
 from diet_jax.types import Array, Params
@@ -41,9 +41,7 @@ def gradient(inner: Inner, slots: Slots, trajectory: Trajectory, outer: Examples
 def distribution(inner: Inner, slots: Slots, trajectory: Trajectory, outer: Examples) -> Array:
     """Distribution matching: the squared distance of the mean features of positives, and of the
     others, under random embeddings (Zhao & Bilen, WACV 2023). The share of each class counts."""
-    rows = jnp.concatenate([trajectory.trained, trajectory.fixed])
-    n_fields, n_dense = slots.ids.shape[1], slots.dense.shape[1]
-    params = init_params(inner.model, trajectory.key, rows, n_fields, n_dense)
+    params = inner.init(trajectory.key, all_trained(inner, trajectory).trained, slots)
 
     def means(examples):
         emb = look_up(inner.model, params["table"], examples.ids) / inner.model.init_scale
@@ -61,10 +59,8 @@ def trajectory(inner: Inner, slots: Slots, trajectory: Trajectory, outer: Exampl
 
     Cazenavette et al., CVPR 2022. The expert is trained on the outer rows at hand.
     """
-    rows = jnp.concatenate([trajectory.trained, trajectory.fixed])
     key_init, key_order = jax.random.split(trajectory.key)
-    n_fields, n_dense = slots.ids.shape[1], slots.dense.shape[1]
-    params = init_params(inner.model, key_init, rows, n_fields, n_dense)
+    params = inner.init(key_init, all_trained(inner, trajectory).trained, slots)
     everyone = jnp.ones(len(outer.ids), bool)
     expert = train.cyclic_order(key_order, everyone, inner.steps, inner.batch)
     student = train.cyclic_order(key_order, slots.valid, inner.window, inner.batch)
@@ -123,9 +119,7 @@ OBJECTIVES = {
 
 def _arrived(inner: Inner, slots: Slots, trajectory: Trajectory) -> TrainState:
     """The state after `end` steps on the memory, with all rows in its table; a constant."""
-    rows = jnp.concatenate([trajectory.trained, trajectory.fixed])
-    whole = trajectory._replace(trained=rows, fixed=rows[:0])
-    return warm_up(inner._replace(mode="one_step"), slots, whole)[0]
+    return warm_up(inner._replace(mode="one_step"), slots, all_trained(inner, trajectory))[0]
 
 
 def _in_use(slots: Slots) -> Examples:

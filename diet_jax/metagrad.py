@@ -19,9 +19,10 @@ import jax
 import jax.numpy as jnp
 from jax.scipy.sparse.linalg import cg
 
-from diet_jax import optim, train
+from diet_jax import compact, optim, train
 from diet_jax.models import Model, init_params
 from diet_jax.optim import Optimizer
+from diet_jax.sharding import ONE_DEVICE, Placement
 from diet_jax.train import Batch, Examples, TrainState
 from diet_jax.types import Array, Params
 from diet_jax.unroll import choose_level, scan_steps
@@ -37,7 +38,7 @@ class Inner(NamedTuple):
     budget: bytes that the unrolled steps of a trajectory may hold (`unroll.choose_level`).
     offload: keep states in the host's memory. mixed: differentiate gradients in forward mode.
     damping, solves: of the mode implicit, what is added to the curvature, and how many steps of
-    conjugate gradients are taken.
+    conjugate gradients are taken. place: where its table lies, by row.
     """
 
     model: Model
@@ -53,6 +54,7 @@ class Inner(NamedTuple):
     mixed: bool = False
     damping: float = 1e-3
     solves: int = 20
+    place: Placement = ONE_DEVICE
 
     def tx(self, rates: Array | None = None):
         return optim.make(self.optimizer, self.rate(rates))
@@ -76,7 +78,25 @@ class Inner(NamedTuple):
         self, state: TrainState, batch: Examples, nudge: Params = None, rates: Array | None = None
     ) -> TrainState:
         gradient = train.forward_over_reverse if self.mixed else jax.grad
-        return train.step(self.model, self.tx(rates), state, batch, self.l2, nudge, gradient)
+        state, nudge = self.place.tables((state, nudge))
+        after = train.step(self.model, self.tx(rates), state, batch, self.l2, nudge, gradient)
+        return self.place.tables(after)
+
+    def init(self, key: Array, rows: Array, slots: "Slots") -> Params:
+        """Fresh parameters for the table rows `rows` (int32 [U])."""
+        n_fields, n_dense = slots.ids.shape[-1], slots.dense.shape[1]
+        return self.place.tables(init_params(self.model, key, rows, n_fields, n_dense))
+
+    def cut(self, params: Params, n_trained: int) -> tuple[Params, Array]:
+        """Parameters with the trained rows of their table alone, and the other rows."""
+        table, fixed = compact.cut(params["table"], n_trained, self.place.size("table"))
+        rest = self.place.tables({"table": fixed})
+        return self.place.tables({**params, "table": table}), rest["table"]
+
+    def whole(self, params: Params, fixed: Array) -> Params:
+        """What `cut` has taken apart."""
+        table = compact.join(params["table"], fixed, self.place.size("table"))
+        return self.place.tables({**params, "table": table})
 
 
 class Slots(NamedTuple):
@@ -111,7 +131,7 @@ class Trajectory(NamedTuple):
     trained: int32 [Ut], the rows that the memory touches, which training may move and has to carry.
     fixed: int32 [Uf], rows that only outer rows or candidates look up; training leaves them alone.
     end: int32 [], `Inner.first_end` <= end <= steps, the step it ends at.
-    start: parameters with a table of the trained and then the fixed rows, or None for fresh ones.
+    start: parameters with a table of both, in the order of `all_trained`, or None for fresh ones.
     fresh: bool [], whether to start from fresh ones all the same; None without `start`.
     """
 
@@ -123,19 +143,29 @@ class Trajectory(NamedTuple):
     fresh: Array | None = None
 
 
+def all_trained(inner: Inner, trajectory: Trajectory) -> Trajectory:
+    """The same run, with all rows of its compact table counted as trained."""
+    rows = compact.join(trajectory.trained, trajectory.fixed, inner.place.size("table"))
+    return trajectory._replace(trained=rows, fixed=rows[:0])
+
+
+def among_trained(inner: Inner, slots: Slots, trajectory: Trajectory) -> Slots:
+    """The slots, whose ids are positions in the table of the trained rows alone."""
+    sizes = len(trajectory.trained), len(trajectory.fixed), inner.place.size("table")
+    return slots._replace(ids=compact.among_trained(slots.ids, *sizes))
+
+
 def warm_up(inner: Inner, slots: Slots, trajectory: Trajectory) -> tuple[TrainState, Array, Array]:
     """The state where differentiation begins, the batches [W, b] left, and the fixed rows [Uf, D].
 
-    The fixed rows are as they are at the trajectory's end.
+    slots: with ids among the trained rows. The fixed rows are as they are at the trajectory's end.
     """
     key_init, key_order = jax.random.split(trajectory.key)
-    n_fields, n_dense = slots.ids.shape[-1], slots.dense.shape[1]
-    rows = jnp.concatenate([trajectory.trained, trajectory.fixed])
-    params = init_params(inner.model, key_init, rows, n_fields, n_dense)
+    params = inner.init(key_init, all_trained(inner, trajectory).trained, slots)
     fresh = trajectory.fresh
     if fresh is not None:
         params = jax.tree.map(lambda a, b: jnp.where(fresh, a, b), params, trajectory.start)
-    table, fixed = jnp.split(params["table"], [len(trajectory.trained)])
+    params, fixed = inner.cut(params, len(trajectory.trained))
     order = train.cyclic_order(key_order, slots.valid, inner.steps, inner.batch)
     first = trajectory.end - inner.unrolled
     frozen = jax.lax.stop_gradient(slots)
@@ -143,16 +173,11 @@ def warm_up(inner: Inner, slots: Slots, trajectory: Trajectory) -> tuple[TrainSt
     def body(k, state):
         return inner.step(state, frozen.examples(order[k]), rates=frozen.rates)
 
-    begin = train.start(inner.tx(frozen.rates), {**params, "table": table})
-    state = jax.lax.fori_loop(0, first, body, begin)
+    state = inner.place.tables(train.start(inner.tx(frozen.rates), params))
+    state = jax.lax.fori_loop(0, first, body, state)
     window = jax.lax.dynamic_slice_in_dim(order, first, inner.unrolled)
     fixed = fixed * optim.untouched(inner.optimizer, inner.rate(slots.rates), trajectory.end)
     return jax.lax.stop_gradient(state), window, fixed
-
-
-def whole(params: Params, fixed: Array) -> Params:
-    """Parameters whose table holds the trained rows and then the fixed ones."""
-    return {**params, "table": jnp.concatenate([params["table"], fixed])}
 
 
 def outer_loss(inner: Inner, slots: Slots, trajectory: Trajectory, outer: Batch) -> Array:
@@ -160,14 +185,16 @@ def outer_loss(inner: Inner, slots: Slots, trajectory: Trajectory, outer: Batch)
 
     Its derivative by the slots is the meta-gradient of the mode.
     """
+    slots = among_trained(inner, slots, trajectory)
     state, order, fixed = warm_up(inner, slots, trajectory)
     if not inner.unrolled:
         return implicit_loss(inner, slots, state.params, fixed, outer)[0]
     batches = slots.examples(order)
     step = partial(inner.step, rates=slots.rates)
-    level = choose_level(step, state, batches, inner.unrolled, inner.budget)
+    by_row = len(trajectory.trained), inner.place.size("table")
+    level = choose_level(step, state, batches, inner.unrolled, inner.budget, by_row)
     state = scan_steps(step, state, batches, inner.unrolled, level, inner.offload)
-    return train.loss(inner.model, whole(state.params, fixed), outer)
+    return train.loss(inner.model, inner.whole(state.params, fixed), outer)
 
 
 def implicit_loss(
@@ -192,7 +219,7 @@ def implicit_loss(
         return mean * n / jnp.maximum(slots.valid.sum(), 1)
 
     def judged(params):
-        return train.loss(inner.model, whole(params, fixed), outer)
+        return train.loss(inner.model, inner.whole(params, fixed), outer)
 
     value, slope = jax.value_and_grad(judged)(params)
     if inner.mode == "one_step":
@@ -222,9 +249,7 @@ def adjoints(
     to the gradient that step k descends. d_weight float32 [N] is the derivative with respect to the
     weight of each slot.
     """
-    rows = jnp.concatenate([trajectory.trained, trajectory.fixed])
-    trajectory = trajectory._replace(trained=rows, fixed=rows[:0])
-    state, order, none = warm_up(inner, slots, trajectory)
+    state, order, none = warm_up(inner, slots, all_trained(inner, trajectory))
 
     def at_the_end(log_weight):
         now = slots._replace(log_weight=log_weight)
@@ -259,8 +284,8 @@ def overshoot(inner: Inner, slots: Slots, trajectory: Trajectory) -> Array:
     only while training is smooth, so values near or above 2 call for a lower inner.lr.
     """
     key_init, key_order = jax.random.split(trajectory.key)
-    n_fields, n_dense = slots.ids.shape[-1], slots.dense.shape[1]
-    params = init_params(inner.model, key_init, trajectory.trained, n_fields, n_dense)
+    slots = among_trained(inner, slots, trajectory)
+    params = inner.init(key_init, trajectory.trained, slots)
     order = train.cyclic_order(key_order, slots.valid, inner.steps, inner.batch)
 
     def body(state, index):

@@ -1,6 +1,7 @@
-"""A scheduler's notice to stop, heard at safe points only, so that work is saved first."""
+"""When work is saved: at safe points only, told to stop by a scheduler or as time goes by."""
 
 import signal
+import time
 from collections.abc import Callable
 
 from diet_jax import sharding
@@ -27,3 +28,21 @@ def watch() -> Callable[[], bool]:
     for number in (signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, note)
     return lambda: sharding.any_process(bool(received))
+
+
+def every(minutes: float) -> Callable[[], bool]:
+    """f() says at a safe point whether so many minutes have passed since it last said so; 0: never.
+
+    Of several processes the clock of the first one decides for all.
+    """
+    last = time.monotonic()
+
+    def due() -> bool:
+        nonlocal last
+        over = time.monotonic() - last >= 60 * minutes
+        if not minutes or not sharding.any_process(sharding.is_first() and over):
+            return False
+        last = time.monotonic()
+        return True
+
+    return due

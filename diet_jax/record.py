@@ -19,7 +19,8 @@ from diet_jax.types import InputError
 Record = dict[str, Any]
 
 _TAIL_BYTES = 1 << 16
-_PLACE = "mesh."  # of the config: where a run takes place, so that it may resume elsewhere
+# Of the config: where a run takes place and how often it is saved, so that it may resume elsewhere.
+_PLACE = ("mesh.", "checkpoint.")
 _METRICS = ("auc", "gauc", "logloss")
 
 

@@ -14,11 +14,18 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from diet_jax import checkpoint, console, outlook, sharding, trials
+from diet_jax import checkpoint, console, outlook, preemption, sharding, trials
 from diet_jax.baselines import find
 from diet_jax.data.prepare import Report
 from diet_jax.data.vocabulary import as_known
-from diet_jax.distill import Halfway, Paused, Progress, blank_halfway, distill_stage
+from diet_jax.distill import (
+    Pause,
+    Progress,
+    SafePoint,
+    blank_halfway,
+    distill_stage,
+    go_past,
+)
 from diet_jax.export import export_memory
 from diet_jax.job import Job, State, prepare, slots_after, slots_by_rate
 from diet_jax.preemption import Preempted
@@ -83,9 +90,6 @@ def begin(job: Job, state: State, number: int) -> Turn:
     return Turn(number, rows_so_far, n_slots, min(share, n_slots), hidden, look)
 
 
-Pause = tuple[Halfway, Progress] | None  # where a stage that was cut off goes on
-
-
 def never() -> bool:
     return False
 
@@ -95,8 +99,8 @@ def rewrite(
     state: State,
     turn: Turn,
     report,
-    stop: Callable[[], bool] = never,
-    paused: Pause = None,
+    at_safe_point: SafePoint = go_past,
+    paused: Pause | None = None,
 ) -> tuple[Memory, dict]:
     """The memory after the stage, and the facts of its distillation."""
     config, number, look, past = job.config, turn.number, turn.look, state.memory
@@ -114,7 +118,8 @@ def rewrite(
     start = None if config.inner.start == "fresh" else state.teacher
     key, n_steps = key_for(config.seed, "stage"), outer_steps(config, number)
     stage = (past, look.stage, n_new, n_steps, number, key)
-    memory, facts = distill_stage(job.engine, *stage, report, start, rows, n_evict, stop, paused)
+    rest = report, start, rows, n_evict, at_safe_point, paused
+    memory, facts = distill_stage(job.engine, *stage, *rest)
     return memory, facts | {"new": n_new, "evicted": n_evict}
 
 
@@ -136,17 +141,17 @@ def distill(
     state: State,
     number: int,
     report,
-    stop: Callable[[], bool] = never,
-    paused: Pause = None,
+    at_safe_point: SafePoint = go_past,
+    paused: Pause | None = None,
 ) -> tuple[State, dict]:
     """Take the state through stage `number` (1-based); returns it and the facts of the stage.
 
-    stop, paused: as in `distill_stage`, whose Paused is passed on.
+    at_safe_point, paused: as in `distill_stage`.
     """
     start = time.perf_counter()
     turn = begin(job, state, number)
     seconds_teacher = time.perf_counter() - start
-    memory, facts = rewrite(job, state, turn, report, stop, paused)
+    memory, facts = rewrite(job, state, turn, report, at_safe_point, paused)
     state = State(memory, jax.tree.map(np.asarray, turn.look.params), extend(job, state, turn))
     used = memory.valid
     labels, weights = trials.soft_label(memory)[used], np.exp(memory.log_weight[used])
@@ -254,8 +259,8 @@ def stream_through(
     """Do every stage that is not done yet: distill, save, judge; at the end export the memory.
 
     To resume: (1) the newest checkpoint gives the state; (2) a stage that has a checkpoint but no
-    evaluation is only evaluated; (3) one that was paused goes on; (4) records of a stage that was
-    cut off are dropped.
+    evaluation is only evaluated; (3) one that was saved under way goes on; (4) records of a stage
+    that was cut off are dropped.
     """
     start, last = time.perf_counter(), len(job.steps)
     saved = checkpoint.stages(folder)
@@ -298,27 +303,37 @@ def stream_through(
 def go_on(
     job: Job, folder: Path, state: State, number: int, stop: Callable[[], bool]
 ) -> tuple[State, dict]:
-    """`distill`, from where the stage was paused; raises Preempted once it is saved again."""
-    paused, chunks = None, checkpoint.stages(folder, checkpoint.PAUSED)
-    if chunks:
+    """`distill`, from where the stage was last saved, and saved again as the config says.
+
+    Raises Preempted once it is saved, when told to stop.
+    """
+    paused, saved = None, checkpoint.stages(folder, checkpoint.PAUSED)
+    if saved:
         like = blank_halfway(job.engine.plan, job.first.memory)
-        halfway, said = checkpoint.load(folder, chunks[-1], like, checkpoint.PAUSED)
+        halfway, said = checkpoint.load(folder, saved[-1], like, checkpoint.PAUSED)
         if said.pop("stage") == number:
             paused = halfway, Progress(**said)
         else:  # of an earlier stage, left by a crash
             checkpoint.clear(folder)
-            chunks = []
+            saved = []
+    due = preemption.every(job.config.checkpoint.every)
+
+    def save(pause: Callable[[], Pause]) -> None:
+        told = stop()
+        if told or due():
+            halfway, progress = pause()
+            chunks = len(progress.losses)
+            if chunks not in saved:
+                facts = {"stage": number, **progress._asdict()}
+                checkpoint.save(folder, chunks, halfway, facts, checkpoint.PAUSED)
+                saved.append(chunks)
+        if told:
+            raise Preempted
+
     steps, first = outer_steps(job.config, number), sharding.is_first()
     bar = console.stage_progress(number, len(job.steps) + 1, steps)
-    try:
-        with bar if first else nullcontext(lambda step, loss: None) as report:
-            state, facts = distill(job, state, number, report, stop, paused)
-    except Paused as pause:
-        halfway, progress = pause.args
-        if chunks[-1:] != [len(progress.losses)]:  # else it is what was loaded
-            facts = {"stage": number, **progress._asdict()}
-            checkpoint.save(folder, len(progress.losses), halfway, facts, checkpoint.PAUSED)
-        raise Preempted from None
+    with bar if first else nullcontext(lambda step, loss: None) as report:
+        state, facts = distill(job, state, number, report, save, paused)
     memory = zlib.crc32(np.asarray(state.memory.label_logit).tobytes())
     cure = "use machines of one kind, and no process that was started by other flags"
     sharding.same_everywhere(f"memory after stage {number}", memory, cure)

@@ -29,8 +29,9 @@ class Placement(NamedTuple):
     """A mesh of three axes, and the placements that are used on it.
 
     trajectory: independent runs lie along it: inner trajectories, and the seeds of a trial.
-    data: the rows of a batch of full-data training (teacher and reference). table: the rows of the
-    embedding table there. Without a mesh everything is where JAX puts it, on one device.
+    data: the rows of a batch of full-data training (teacher and reference). table: the rows of an
+    embedding table there, and of the compact table of an outer step. Without a mesh everything is
+    where JAX puts it, on one device.
     """
 
     mesh: Mesh | None = None
@@ -44,22 +45,18 @@ class Placement(NamedTuple):
         return self.mesh and NamedSharding(self.mesh, PartitionSpec())
 
     def replicate(self, tree):
-        """Put every leaf whole on every device (do it once, or the first call compiles twice).
+        """Put every leaf whole on every device, but tables by row, as `tables` does.
 
-        With several processes each gives the same values, and nothing is sent.
+        Do it once, or the first call compiles twice. With several processes each gives the same
+        values, and nothing is sent.
         """
-        return jax.tree.map(self._put, tree) if several() else jax.device_put(tree, self.whole)
 
-    def _put(self, leaf):
-        if isinstance(leaf, jax.Array):
-            if not leaf.is_fully_addressable:  # it is there already
-                return leaf
-            if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-                data = self._put(np.asarray(jax.random.key_data(leaf)))
-                return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
-        value = np.asarray(leaf)
-        assert self.whole is not None
-        return jax.make_array_from_callback(value.shape, self.whole, lambda index: value[index])
+        def put(path, leaf):
+            by_row = self.size("table") > 1 and _is_table(path, leaf)
+            where = self._where("table") if by_row else self.whole
+            return _put(leaf, where) if several() else jax.device_put(leaf, where)
+
+        return jax.tree_util.tree_map_with_path(put, tree)
 
     def fetch(self, tree):
         """Every leaf whole, as a NumPy array of this process, wherever its parts lie."""
@@ -71,10 +68,12 @@ class Placement(NamedTuple):
 
         return jax.tree.map(get, tree)
 
-    def _lay(self, leaf, *spec: str | None):
+    def _where(self, *spec: str | None) -> NamedSharding:
         assert self.mesh is not None
-        where = NamedSharding(self.mesh, PartitionSpec(*spec))
-        return jax.lax.with_sharding_constraint(leaf, where)
+        return NamedSharding(self.mesh, PartitionSpec(*spec))
+
+    def _lay(self, leaf, *spec: str | None):
+        return jax.lax.with_sharding_constraint(leaf, self._where(*spec))
 
     def runs(self, tree):
         """Inside jit: spread the leading axis of every leaf, one run each, over `trajectory`."""
@@ -99,8 +98,7 @@ class Placement(NamedTuple):
             return tree
 
         def lay(path, leaf):
-            table = any(getattr(key, "key", None) == "table" for key in path) and leaf.ndim == 2
-            return self._lay(leaf, "table") if table else leaf
+            return self._lay(leaf, "table") if _is_table(path, leaf) else leaf
 
         return jax.tree_util.tree_map_with_path(lay, tree)
 
@@ -128,6 +126,22 @@ class Placement(NamedTuple):
             return jax.tree.map(lambda a: a[: len(first)], out)
 
         return spread
+
+
+def _is_table(path: tuple, leaf) -> bool:
+    return any(getattr(key, "key", None) == "table" for key in path) and np.ndim(leaf) == 2
+
+
+def _put(leaf, where: NamedSharding | None):
+    if isinstance(leaf, jax.Array):
+        if not leaf.is_fully_addressable:  # it is there already
+            return leaf
+        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            data = _put(np.asarray(jax.random.key_data(leaf)), where)
+            return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
+    value = np.asarray(leaf)
+    assert where is not None
+    return jax.make_array_from_callback(value.shape, where, lambda index: value[index])
 
 
 ONE_DEVICE = Placement()

@@ -60,26 +60,33 @@ def bytes_kept(length: int, level: int, state: int, step: int) -> int:
     return -(-length // size) * state + bytes_kept(size, level - 1, state, step)
 
 
-def choose_level(step, state, xs, length: int, budget: int) -> int:
-    """The lowest level from 1 at which `scan_steps` holds no more than `budget` bytes.
+def choose_level(
+    step, state, xs, length: int, budget: int, by_row: tuple[int, int] = (0, 1)
+) -> int:
+    """The lowest level from 1 at which `scan_steps` holds no more than `budget` bytes of a device.
 
-    Read from shapes alone. Level 0 is never chosen: to write and read back what a step keeps takes
-    longer than to compute it again (measured on CPUs, 1.2 to 1.4 times the whole gradient).
+    by_row: what has so many rows lies by row on so many devices. Read from shapes alone. Level 0 is
+    never chosen: to write and read back what a step keeps takes longer than to compute it again
+    (measured on CPUs, 1.2 to 1.4 times the whole gradient).
     Raises InputError, with what would do, when no level fits.
     """
     x = jax.tree.map(lambda a: a[0], xs)
     residuals = jax.eval_shape(lambda state, x: jax.vjp(step, state, x)[1], state, x)
-    sizes = size_of(state), size_of(residuals)
+    sizes = size_of(state, *by_row), size_of(residuals, *by_row)
     needs = [bytes_kept(length, level, *sizes) for level in range(1, LEVELS + 1)]
     for level, need in enumerate(needs, 1):
         if need <= budget:
             return level
     raise InputError(
         f"{length} differentiated steps need {min(needs) / 2**20:.0f} MiB a trajectory, and "
-        f"inner.mebibytes leaves {budget / 2**20:.0f}; set it higher, or inner.window lower"
+        f"inner.mebibytes leaves {budget / 2**20:.0f}; "
+        "set it or mesh.table higher, or inner.window lower"
     )
 
 
-def size_of(tree) -> int:
-    """Bytes of the arrays (or shapes) of a pytree."""
-    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+def size_of(tree, rows: int = 0, parts: int = 1) -> int:
+    """Bytes of the arrays (or shapes) of a pytree, of those with `rows` rows one of `parts`."""
+    return sum(
+        leaf.size * leaf.dtype.itemsize // (parts if leaf.shape[:1] == (rows,) else 1)
+        for leaf in jax.tree.leaves(tree)
+    )

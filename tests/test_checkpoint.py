@@ -59,6 +59,13 @@ def test_stages_are_listed_and_all_kept(tmp_path, monkeypatch):
     assert checkpoint.stages(tmp_path.relative_to(tmp_path.parent)) == [1, 2, 3]
 
 
+def test_of_a_stage_under_way_the_latest_save_alone_is_kept(tmp_path):
+    for chunks in (0, 2, 5):
+        checkpoint.save(tmp_path, chunks, {"a": np.full(2, chunks)}, {}, checkpoint.PAUSED)
+        assert checkpoint.stages(tmp_path, checkpoint.PAUSED) == [chunks]
+    assert [path.name for path in (tmp_path / checkpoint.PAUSED).iterdir()] == ["5"]
+
+
 def test_a_stage_is_never_overwritten(tmp_path):
     checkpoint.save(tmp_path, 1, {"a": np.zeros(2)}, {})
     with pytest.raises(ocp.training.errors.StepAlreadyExistsError):

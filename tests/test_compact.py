@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from diet_jax import train
-from diet_jax.compact import capacity, compact, pad_to
+from diet_jax.compact import among_trained, capacity, compact, cut, join, pad_to
 from diet_jax.models import init_params
 from diet_jax.optim import INNER, Optimizer, untouched
 
@@ -70,6 +70,25 @@ def test_ids_come_back_from_the_compact_table(trained, looked_up, floor):
     used = table.positions(np.union1d(trained, looked_up))
     used = used[used >= 0]  # -1 is no row
     assert len(np.unique(used)) == len(used)
+
+
+@given(ids_of, ids_of, st.integers(1, 8), st.integers(2, 5))
+def test_devices_that_share_a_compact_table_hold_equal_shares_of_its_trained_rows(
+    trained, looked_up, floor, parts
+):
+    assume((trained >= 0).any())
+    plain, table = compact(trained, looked_up, floor), compact(trained, looked_up, floor, parts)
+    for ids in (trained, looked_up):
+        at = table.positions(ids)
+        assert np.array_equal(np.where(at < 0, -1, table.rows[at]), ids)
+    first, rest = cut(table.rows, table.n_trained, parts)
+    assert len(first) % parts == len(rest) % parts == 0
+    known = plain.rows[: plain.n_trained], plain.rows[plain.n_trained :]
+    for mine, want in zip((first, rest), known, strict=True):  # padded by more of the last one
+        assert np.array_equal(mine[: len(want)], want) and set(mine) == set(want)
+    assert np.array_equal(join(first, rest, parts), table.rows)
+    at = np.asarray(among_trained(table.positions(trained), len(first), len(rest), parts))
+    assert np.array_equal(np.where(at < 0, -1, first[at]), trained)
 
 
 @given(ids_of, st.integers(41, 50))

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import toy
 
-from benchmarks.collectives import collectives
+from benchmarks.collectives import bytes_sent, collectives
 from diet_jax import train
 from diet_jax.bilevel import start_outer
 from diet_jax.compact import pad_rows
 from diet_jax.distill import Engine
-from diet_jax.models import make_model
+from diet_jax.models import init_params, make_model
 from diet_jax.optim import Optimizer
 from diet_jax.sharding import ONE_DEVICE, Placement, make_place
 from diet_jax.teacher import make_teacher
@@ -26,13 +26,14 @@ ROOT = Path(__file__).parents[1]
 STAGES = 3
 TRAJECTORIES = (8, 1, 6, 12, 16)
 MESHES = ((1, 8, 1), (1, 1, 8), (2, 2, 2))
+TABLES = ((4, 1, 2), (1, 2, 4))  # that share the compact table of an outer step
 MODEL = make_model("FM", dim=2, hidden=(), init_scale=0.3)
 
 
 def outcome(engine: Engine) -> dict[str, np.ndarray]:
     """A meta-gradient, the memory after the first and the last stage, and what was compiled."""
-    memories, _ = toy.stream(engine, STAGES)
-    found = {}
+    memories, facts = toy.stream(engine, STAGES)
+    found: dict = {"overshoot": facts[-1]["overshoot"]}
     for number in (1, STAGES):
         leaves = memories[number]._asdict().items()
         found |= {f"memory {number} {k}": leaf for k, leaf in leaves if leaf is not None}
@@ -43,14 +44,29 @@ def outcome(engine: Engine) -> dict[str, np.ndarray]:
     return found
 
 
-def sent(engine: Engine) -> list[tuple[str, int]]:
-    """What devices send one another in an outer step (the engine takes one a call)."""
+def compiled(engine: Engine) -> str:
+    """The program of an outer step (the engine takes one a call)."""
     scene, slots = toy.first_turn(engine)
     learned = {name: getattr(slots, name) for name in toy.LEARNED}
     state, key = start_outer(engine.plan, learned), jax.random.key(7)
     args = engine.place.replicate((state, slots, slots.valid, key))
     lowered = engine.outer_steps.lower(*args, np.int32(0), scene.stage, scene.anchor)
-    return collectives(lowered.compile().as_text())
+    return lowered.compile().as_text()
+
+
+def others(place: Placement) -> dict[str, np.ndarray]:
+    """Meta-gradients where trajectories start at a teacher, by other optimizers and modes."""
+    rows, found = np.arange(toy.VOCAB, dtype=np.int32), {}
+    steady = {"damping": 1.0, "solves": 5}  # conjugate gradients enlarge rounding otherwise
+    for optimizer, mode in (("rowwise_adagrad", "random"), ("sgd", "implicit")):
+        proxy = toy.inner(
+            model=MODEL, optimizer=Optimizer(optimizer), window=3, mode=mode, **steady
+        )
+        engine = toy.engine(place, (proxy,), start="mixed")
+        teacher = jax.tree.map(np.asarray, init_params(MODEL, jax.random.key(5), rows, 3, 1))
+        gradient = toy.outer_gradient(engine, *toy.first_turn(engine, teacher))[1]
+        found |= {f"{mode} {name}": leaf for name, leaf in gradient.items()}
+    return found
 
 
 def full_data(place: Placement) -> dict[str, np.ndarray]:
@@ -136,6 +152,37 @@ def test_where_trajectories_are_not_spread_the_meta_gradient_is_the_same(one, ei
         np.testing.assert_allclose(b, a, rtol=0, atol=1e-5 * np.abs(a).max())
 
 
+@pytest.mark.parametrize("mesh", TABLES)
+def test_where_the_compact_table_is_shared_the_memory_is_the_same(one, eight, mesh):
+    """Influence, which chooses its rows, and meta-gradients too; but for rounding."""
+    for name, want in one.items():
+        if name not in ("compiled", "devices"):
+            size = np.abs(want).max() if name.startswith("gradient") else 1
+            got = eight[f"{mesh} {name}"]
+            np.testing.assert_allclose(got, want, rtol=0, atol=1e-5 * size, err_msg=name)
+    assert eight[f"{mesh} compiled"].tolist() == [1, 1]
+
+
+@pytest.mark.parametrize("mesh", TABLES)
+def test_an_outer_step_sends_looked_up_rows_of_a_shared_table_and_no_more(eight, mesh):
+    """For a batch and its penalty, forward and again to differentiate, and for the outer rows."""
+    runs, row = 8 // mesh[0], len(toy.FIELDS) * MODEL.width * 4
+    batch, outer = 2 * runs * 8 * row, runs * (16 + 8) * row
+    loss, gradient = 4, sum(eight[f"gradient {name}"].nbytes for name in toy.LEARNED)
+    once = [outer] + [gradient + loss] * (mesh[0] > 1)
+    sizes = [batch] * 4 + once
+    assert sorted(eight[f"{mesh} sent"].tolist()) == sorted(["all-reduce", str(n)] for n in sizes)
+    before, window = 1, 4  # steps
+    assert eight[f"{mesh} in all"] == batch * (before + 3 * window) + sum(once)
+
+
+def test_teachers_and_other_modes_bear_a_shared_table(eight):
+    for name, want in others(ONE_DEVICE).items():
+        assert np.abs(want).max() > 1e-5, name
+        got = eight[f"others {name}"]
+        np.testing.assert_allclose(got, want, rtol=0, atol=1e-5 * np.abs(want).max(), err_msg=name)
+
+
 @pytest.fixture(scope="module")
 def plain():
     return full_data(ONE_DEVICE)
@@ -170,10 +217,17 @@ def eight_devices(path: str) -> None:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)  # for what is read as HLO
     engine = toy.engine()
     found = outcome(engine)
-    found["sent"] = sent(engine)
+    found["sent"] = collectives(compiled(engine))
     engine = toy.engine(make_place(8, trajectory=1))
     gradient = toy.outer_gradient(engine, *toy.first_turn(engine))[1]
     found |= {f"1 x 8 {name}": leaf for name, leaf in gradient.items()}
+    for mesh in TABLES:
+        engine = toy.engine(make_place(8, *mesh))
+        found |= {f"{mesh} {name}": leaf for name, leaf in outcome(engine).items()}
+        program = compiled(engine)
+        found[f"{mesh} sent"] = collectives(program)
+        found[f"{mesh} in all"] = bytes_sent(program, passes=1)
+    found |= {f"others {name}": leaf for name, leaf in others(make_place(8, *TABLES[1])).items()}
     for mesh in MESHES:
         leaves = full_data(make_place(8, *mesh))
         found |= {f"{mesh} {name}": leaf for name, leaf in leaves.items()}

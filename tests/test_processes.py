@@ -36,6 +36,7 @@ CHANGE = {
     "inner.eps_root": 1e-3,  # smooth inner training: rounding is not enlarged
     "outer.trajectories": 4,
     "outer.chunk": 1,
+    "checkpoint.every": 1e-9,  # at every safe point
 }
 
 
@@ -95,7 +96,10 @@ def job(tmp_path_factory):
 def test_if_one_process_dies_all_stop_and_one_alone_goes_on(job, tmp_path):
     """And a run that is told to stop in its stage, by SIGTERM, goes on with the same command."""
     two, one = tmp_path / "two", tmp_path / "one"
-    first, second = members(2, *job(f"--workdir={two}"), "--heartbeat_s=10")
+    # Trajectories lie over the two processes, the table over the two devices of each.
+    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+    args = "--heartbeat_s=10", "--config.mesh.table=2"
+    first, second = members(2, *job(f"--workdir={two}"), *args, **flags)
     wait_for(two / "checkpoints" / "1", first)
     second.kill()
     began = time.monotonic()

@@ -55,7 +55,7 @@ def test_a_new_workdir_holds_config_and_env(tmp_path):
 
 def test_a_run_may_be_taken_up_on_another_mesh(tmp_path):
     open_workdir(tmp_path, config(mesh={"data": 8}), ENV)
-    open_workdir(tmp_path, config(mesh={"data": 1}), ENV)
+    open_workdir(tmp_path, config(mesh={"data": 1}, checkpoint={"every": 1.0}), ENV)
     open_workdir(tmp_path, config(), ENV)
     assert json.loads((tmp_path / "config.json").read_text())["mesh"] == {"data": 8}
 

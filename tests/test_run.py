@@ -2,6 +2,7 @@
 
 import json
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -10,7 +11,7 @@ import cli
 import pyarrow.parquet as pq
 import pytest
 
-from diet_jax.checkpoint import stages
+from diet_jax.checkpoint import PAUSED, stages
 from diet_jax.record import read_records
 
 LOG_ROWS = 100_836
@@ -179,6 +180,39 @@ def test_kill_9_twice_changes_nothing(whole, command, tmp_path):
     got, want = (pq.read_table(w / "export" / "memory.parquet") for w in (workdir, whole[0]))
     assert got.equals(want)
     assert got.schema.metadata == want.schema.metadata
+
+
+DIES = """
+import os, signal
+from configs.quickstart import get_config
+from diet_jax import checkpoint
+plain = checkpoint.save
+def save(workdir, number, state, facts, folder=checkpoint.FOLDER):
+    plain(workdir, number, state, facts, folder)
+    with (workdir / "saves").open("a") as file:
+        print(folder, number, file=file)
+    if folder == checkpoint.PAUSED and facts["stage"] == 2 and number == 1 and "DIES" in os.environ:
+        os.kill(os.getpid(), signal.SIGKILL)
+checkpoint.save = save
+"""
+
+
+def test_kill_9_within_a_stage_goes_on_from_its_last_save(whole, command, tmp_path):
+    """Killed half way through stage 2, of which both chunks were saved before they began."""
+    workdir, dies = tmp_path / "killed", tmp_path / "dies.py"
+    dies.write_text(DIES)
+    (_, *args), env = command(workdir)
+    args = [f"--config={dies}", *args, "--config.checkpoint.every=1e-9"]
+    status, _, err = cli.run(*args, DIES="", **env)
+    assert (status, stages(workdir), stages(workdir, PAUSED)) == (-signal.SIGKILL, [1], [1]), err
+    status, _, err = cli.run(*args, **env)
+    assert status == 0, err
+    saves = ["paused 0", "paused 1", "checkpoints 1", "paused 0", "paused 1", "checkpoints 2"]
+    assert (workdir / "saves").read_text().splitlines() == saves
+    assert not (workdir / "paused").exists()
+    assert measurements(workdir) == measurements(whole[0])
+    got, want = (pq.read_table(w / "export" / "memory.parquet") for w in (workdir, whole[0]))
+    assert got.equals(want)
 
 
 def test_tensorflow_stays_out():

@@ -68,6 +68,8 @@ def test_the_level_of_least_recomputation_that_fits_is_chosen():
     assert levels == [1, 1, 2]
     with pytest.raises(InputError, match="inner.mebibytes leaves 0;"):
         choose_level(wide, state, ys, 64, size)
+    # Eight devices that share the rows of the state hold an eighth of it each.
+    assert choose_level(wide, state, ys, 64, 64 * size // 8 + 12 * size, (10_000, 8)) == 1
 
 
 def test_more_levels_keep_fewer_states():

@@ -14,7 +14,7 @@ from diet_jax.models import make_model
 from diet_jax.optim import Optimizer
 from diet_jax.sharding import Placement, make_place
 from diet_jax.train import Examples
-from diet_jax.types import Memory, Rows, Taught
+from diet_jax.types import Memory, Params, Rows, Taught
 
 FIELDS = (5, 7, 4)  # distinct values of each field
 VOCAB = len(FIELDS) + sum(FIELDS)  # first the unknown row of each field, as in a real log
@@ -154,11 +154,11 @@ def stream(engine: Engine, stages: int, n_new: int = 8, n_steps: int = 6, seed: 
     return memories, facts
 
 
-def first_turn(engine: Engine) -> tuple[Scene, Slots]:
-    """16 rows of stage 1 as the memory with which stage 2 begins."""
+def first_turn(engine: Engine, start: Params = None) -> tuple[Scene, Slots]:
+    """16 rows of stage 1 as the memory with which stage 2 begins; start: as in `set_scene`."""
     (ids, dense, *_), source, logit, *_ = stage(1)
     memory = mem.append(empty(), ids[:16], dense[:16], logit[:16], 0.2, 1, source[:16])
-    scene = set_scene(engine, memory, memory, stage(2), share=0.3)
+    scene = set_scene(engine, memory, memory, stage(2), share=0.3, start=start)
     return scene, to_slots(memory, scene.compact)
 
 
