@@ -220,16 +220,16 @@ def read(folder: Path) -> Stream:
 
     ids, dense, label, user, time = (column(name) for name in list(TYPES)[:5])
     weight = column("weight") if m["weighted"] else np.broadcast_to(np.float32(1), n)
-    stages, start = [], 0
+    rows, stages, start = Rows(ids, dense, label, weight), [], 0
     for stage in m["stages"]:
-        here = slice(start, stage["stop"])
-        rows = Rows(ids[here], dense[here], label[here], weight[here])
-        source = np.arange(start, stage["stop"])
-        stages.append(Stage(rows, user[here], time[here], source, stage["vocab_size"]))
+        here, source = slice(start, stage["stop"]), range(start, stage["stop"])
+        part = Rows(*(column[here] for column in rows))
+        stages.append(Stage(part, user[here], time[here], source, stage["vocab_size"]))
         start = stage["stop"]
     words = pl.read_ipc(folder / "vocabulary.arrow")
     return Stream(
         schema=Schema(*(tuple(m[key]) for key in ("fields", "dense", "pool", "vocab"))),
+        rows=rows,
         stages=tuple(stages),
         values=cast(Sequence[str], words["value"]),
         row_field=words["field"].to_numpy(),
