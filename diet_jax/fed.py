@@ -121,7 +121,7 @@ def chunks(
 
         return Examples(*map(column, columns))
 
-    for chunk in ahead(put, orders, AHEAD, threads=1):
+    for chunk in ahead(put, orders, AHEAD, threads=AHEAD):
         size = chunk.target.shape[-2]
         yield chunk, np.int32(min(size, steps))
         steps -= size
