@@ -4,7 +4,9 @@ Row order, and what a step makes of its rows, are those of training on rows that
 Held are three chunks there, and here one pass of each order: 4 bytes a row and seed.
 """
 
+import mmap
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import numpy as np
@@ -121,7 +123,26 @@ def chunks(
 
         return Examples(*map(column, columns))
 
-    for chunk in ahead(put, orders, AHEAD, threads=AHEAD):
-        size = chunk.target.shape[-2]
-        yield chunk, np.int32(min(size, steps))
-        steps -= size
+    with read_at_random(columns):
+        for chunk in ahead(put, orders, AHEAD, threads=AHEAD):
+            size = chunk.target.shape[-2]
+            yield chunk, np.int32(min(size, steps))
+            steps -= size
+
+
+@contextmanager
+def read_at_random(columns: Rows) -> Iterator[None]:
+    """Meanwhile a row costs a file one page; the kernel would fetch far more around it."""
+    maps = []
+    for owner in columns:
+        while isinstance(owner, np.ndarray):
+            owner = owner.base
+        if isinstance(owner, mmap.mmap):
+            maps.append(owner)
+    try:
+        for each in maps:
+            each.madvise(mmap.MADV_RANDOM)
+        yield
+    finally:
+        for each in maps:
+            each.madvise(mmap.MADV_NORMAL)

@@ -1,6 +1,8 @@
 """Rows that are fed from files train what rows on the devices train, in the same order."""
 
+import re
 from functools import partial
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -93,6 +95,37 @@ def test_the_teacher_is_the_same(monkeypatch):
         outcome.append((params, teacher.predict(params, rows.ids, rows.dense)))
     jax.tree.map(partial(np.testing.assert_allclose, **SAME), *outcome)
     assert outcome[1][1].shape == (50,)
+
+
+def advised(file: Path) -> list[bool]:
+    """Whether random reading was advised, of every mapping of a file in this process."""
+    found, inside = [], False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        if not re.match("[A-Z]", line):  # the head of a mapping
+            inside = line.endswith(str(file))
+        elif inside and line.startswith("VmFlags:"):
+            found.append(" rr" in line)
+    return found
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="only Linux tells")
+def test_files_are_read_row_by_row_only_while_rows_are_fed(tmp_path):
+    rows, mapped = toy.rows(np.random.default_rng(0), 5000), []
+    for name, column in rows._asdict().items():
+        column.tofile(tmp_path / name)
+        mapped.append(np.memmap(tmp_path / name, column.dtype, "r", shape=column.shape))
+    weight = np.broadcast_to(np.float32(1), 5000)  # as a log without weights has it
+    part = rows._make(c[10:4000] for c in (*mapped[:3], weight))
+    orders = iter(np.arange(24, dtype=np.int32).reshape(2, 3, 4))
+    chunks = fed.chunks(part, orders, 5, ONE_DEVICE, (None, "data"))
+    assert advised(tmp_path / "ids") == [False]
+    taken = []
+    for chunk, some in chunks:
+        assert advised(tmp_path / "ids") == advised(tmp_path / "label") == [True]
+        taken.append((chunk.ids.shape, int(some)))
+    assert taken == [((3, 4, 3), 3), ((3, 4, 3), 2)]
+    assert np.array_equal(chunk.ids.reshape(12, 3), rows.ids[22:34])
+    assert advised(tmp_path / "ids") == advised(tmp_path / "label") == [False]
 
 
 @pytest.mark.parametrize("on", ["next", "validation"])
