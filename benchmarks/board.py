@@ -66,13 +66,15 @@ VARIANTS = {
 }
 ALSO_HARD = ("diet", "rat_bptt_teacher")
 
-# (block, key, a value it has now, what stood for that when the first cells were made or None).
-SINCE = (
-    ("data", "more_labels", [], None),
-    ("memory", "mix", 1, None),
-    ("memory", "budget", 0, None),
-    ("outer", "learn", ["label_logit", "log_weight", "mix"], ["label_logit", "log_weight"]),
-)
+# A value that a key has now, and what stood for it when the first cells were made (None: nothing).
+SINCE = {
+    "resident_mebibytes": (1024, None),
+    "data.more_labels": ([], None),
+    "memory.mix": (1, None),
+    "memory.budget": (0, None),
+    "checkpoint.every": (10.0, None),
+    "outer.learn": (["label_logit", "log_weight", "mix"], ["label_logit", "log_weight"]),
+}
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "The config of the log.")
 RATES = flags.DEFINE_list("rates", "0.01,0.02", "Slots per row.")
@@ -121,11 +123,14 @@ def digest(config: ConfigDict) -> str:
     """
     said = json.loads(config.to_json())
     said["data"]["path"] = ""
-    for block, key, now, before in SINCE:
-        if said[block][key] == now:
-            said[block] |= {key: before}
-        if said[block][key] is None:
-            del said[block][key]
+    for name, (now, before) in SINCE.items():
+        *block, key = name.split(".")
+        where = said[block[0]] if block else said
+        if where[key] == now:
+            where[key] = before
+        if where[key] is None:
+            del where[key]
+    said = {key: value for key, value in said.items() if value != {}}
     return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:12]
 
 

@@ -7,13 +7,10 @@ median. Writes all figures to --out and prints them as Markdown. On a machine wi
 `taskset -c 0,1` in front gives it two. Smoke test: --rows=20000 --rss_rows= --repeats=1
 """
 
-import inspect
 import json
 import os
 import shutil
-import subprocess
 import sys
-import tempfile
 import time
 from collections import defaultdict
 from importlib import metadata
@@ -23,6 +20,7 @@ from typing import Any, NamedTuple
 
 from absl import app, flags
 
+from benchmarks.processes import machine, measure
 from diet_jax.files import replace_file, replace_text
 from diet_jax.record import software_versions
 
@@ -95,7 +93,7 @@ def main(_) -> None:
                 shutil.rmtree(scratch, ignore_errors=True)
             print(f"repeat {repeat + 1} of {REPEATS.value}: {name}", file=sys.stderr, flush=True)
             warm(args[0])
-            runs[name].append(measure(binary, task, args))
+            runs[name].append(measure(binary, task, args, alone=task is fuxictr))
     shutil.rmtree(scratch, ignore_errors=True)
     rows = speeds(runs, ROWS.value)
     memory = {size: runs[size] for size in sizes}
@@ -134,54 +132,6 @@ def warm(file: str) -> None:
     with open(file, "rb", buffering=0) as content:
         while content.read(1 << 24):
             pass
-
-
-def measure(python: str, task: Any, args: tuple) -> dict:
-    """What `task` returns in a process of its own, with its peak memory in bytes.
-
-    peak_rss: resident, with pages of mapped files. peak_held: without them. For a task of many
-    processes, what they may share (pages of files, shared memory) is counted once.
-    """
-    name = task.__name__
-    code = inspect.getsource(task) if task is fuxictr else f"from benchmarks.data import {name}"
-    code += f"\nimport json\nprint(json.dumps({name}(*{args!r})))"
-    os.sync()  # or this one would wait for what an earlier one left to be written
-    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as errors:
-        process = subprocess.Popen([python, "-c", code], stdout=out, stderr=errors)
-        peak_rss = peak_held = 0
-        while process.poll() is None:
-            start = time.perf_counter()
-            rss, held = memory_of(process.pid)
-            peak_rss, peak_held = max(peak_rss, rss), max(peak_held, held)
-            time.sleep(max(0.01, 20 * (time.perf_counter() - start)))  # 5 % of a core at most
-        out.seek(0)
-        errors.seek(0)
-        if process.returncode:
-            sys.exit(f"{name} failed:\n{errors.read()[-4000:]}")
-        result = json.loads(out.read().splitlines()[-1])
-    return {**result, "peak_rss": peak_rss, "peak_held": peak_held}
-
-
-def memory_of(pid: int) -> tuple[int, int]:
-    """Bytes resident and bytes held by a process and its descendants; see `measure`."""
-    tree, sizes = [pid], []
-    for process in tree:  # grows on the way
-        folder = Path("/proc", str(process))
-        try:
-            for thread in (folder / "task").iterdir():
-                tree += map(int, (thread / "children").read_text().split())
-            lines = (line.split() for line in (folder / "status").read_text().splitlines())
-            status = {line[0]: int(line[1]) << 10 for line in lines if line[-1:] == ["kB"]}
-        except (FileNotFoundError, ProcessLookupError):  # it has ended
-            continue
-        if "VmHWM:" in status:
-            sizes.append([status[f"{key}:"] for key in ("VmHWM", "RssAnon", "RssFile", "RssShmem")])
-    if not sizes:
-        return 0, 0
-    highest, anon, file, shared = zip(*sizes, strict=True)
-    held = sum(anon) + max(shared)
-    # Of one process the kernel knows the peak between two looks too.
-    return (highest[0] if len(sizes) == 1 else held + max(file)), held
 
 
 def write_log(file: str, rows: int, order: str, seed: int) -> dict:
@@ -485,15 +435,6 @@ def memory_markdown(memory: dict[tuple[int, str], list[dict]]) -> str:
 
 def figure(x: float) -> str:
     return f"{x:,.0f}" if x >= 100 else f"{x:.3g}"
-
-
-def machine() -> dict:
-    """The processor and what of the machine is ours to use."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    models = {line.split(":")[1].strip() for line in lines if line.startswith("model name")}
-    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    cores = len(os.sched_getaffinity(0))
-    return {"cpu": ", ".join(sorted(models)), "cores": cores, "memory": memory}
 
 
 if __name__ == "__main__":

@@ -38,7 +38,7 @@ from diet_jax.models import make_model
 from diet_jax.optim import Optimizer
 from diet_jax.record import software_versions
 from diet_jax.sharding import Placement, make_place
-from diet_jax.trials import Recipe, make_trials
+from diet_jax.trial import Recipe, make_trials
 from diet_jax.types import InputError
 
 OUT = flags.DEFINE_string("out", None, "Result file.")

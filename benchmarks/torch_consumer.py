@@ -22,7 +22,7 @@ from diet_jax.metrics import auc
 from diet_jax.models import make_model
 from diet_jax.record import software_versions
 from diet_jax.run import judge, make_test
-from diet_jax.trials import make_trials
+from diet_jax.trial import make_trials
 
 PEER = flags.DEFINE_string("peer_venv", "runs/deepctr", "Environment that has deepctr-torch.")
 RESULT = flags.DEFINE_string("result", "benchmarks/results/torch_consumer.json", "Result file.")

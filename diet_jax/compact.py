@@ -12,6 +12,8 @@ import numpy as np
 
 from diet_jax.types import Array
 
+BLOCK = 1 << 20  # ids that are looked for at once: a stage's would take several times its memory
+
 
 class Compact(NamedTuple):
     """Where the table rows of a stage lie in its compact table.
@@ -33,11 +35,15 @@ class Compact(NamedTuple):
         """
         by_row = np.argsort(self.rows, kind="stable")
         ordered = self.rows[by_row]
-        at = np.minimum(np.searchsorted(ordered, ids), len(ordered) - 1)
-        found = ordered[at] == ids
-        if not (found | (ids < 0)).all():
-            raise ValueError("an id is not among the rows of the compact table")
-        return np.where(found, by_row[at], -1).astype(np.int32)
+        flat, positions = ids.reshape(-1), np.empty(ids.size, np.int32)
+        for start in range(0, ids.size, BLOCK):
+            some = flat[start : start + BLOCK]
+            at = np.minimum(np.searchsorted(ordered, some), len(ordered) - 1)
+            found = ordered[at] == some
+            if not (found | (some < 0)).all():
+                raise ValueError("an id is not among the rows of the compact table")
+            positions[start : start + BLOCK] = np.where(found, by_row[at], -1)
+        return positions.reshape(ids.shape)
 
 
 def compact(trained: np.ndarray, looked_up: np.ndarray, floor: int, parts: int = 1) -> Compact:

@@ -30,7 +30,7 @@ from diet_jax.models import make_model
 from diet_jax.record import evaluated_stages, read_records, software_versions
 from diet_jax.report import zoo as report
 from diet_jax.run import judge
-from diet_jax.trials import make_trials
+from diet_jax.trial import make_trials
 from diet_jax.types import Config, InputError
 
 MEMORY = flags.DEFINE_list("memory", None, "Folders of finished runs.")

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from diet_jax import baselines, trials
+from diet_jax import baselines, fed, trials
 from diet_jax import memory as mem
 from diet_jax.bilevel import Plan
 from diet_jax.compact import capacity
@@ -21,6 +21,7 @@ from diet_jax.select import SELECTORS
 from diet_jax.sharding import Placement, make_place
 from diet_jax.teacher import Teacher, make_teacher
 from diet_jax.train import key_for
+from diet_jax.trial import Recipe, make_trials
 from diet_jax.types import Config, InputError, Memory, Params, Rows, Schema, Stage, Stream
 
 
@@ -113,6 +114,7 @@ def check(config: Config) -> None:
     grow_by, ways = ("influence", *SELECTORS), tuple(mem.ADDRESSING)
     wanted = [
         ("seed", c.seed >= 0, "0 or more"),
+        ("resident_mebibytes", c.resident_mebibytes >= 0, "0 or more"),
         ("memory.rate", 0 < c.memory.rate < 1, "between 0 and 1"),
         ("memory.budget", c.memory.budget >= 0, "0 or more"),
         ("memory.mix", c.memory.mix >= 1, "1 or more"),
@@ -205,12 +207,14 @@ def make_evaluation(
     """The trials of every architecture, with capacities that hold for the whole run."""
     e, i = config.eval, config.inner
     models = {n: model_of(config, n, e.hidden, stream.schema) for n in e.archs}
-    subset = trials.Recipe(optimizer(config), i.batch)
-    full = trials.Recipe(Optimizer(e.full_optimizer, eps_root=1e-12), e.full_batch)
+    subset = Recipe(optimizer(config), i.batch)
+    full = Recipe(Optimizer(e.full_optimizer, eps_root=1e-12), e.full_batch)
     n_test = max(len(step.test.user) for step in steps)
     if e.on == "next":
         n_test += trials.PAST_ROWS * len(steps)
-    n_table = len(stream.values)
+    n_table, n_rows = len(stream.values), sum(len(step.train.user) for step in steps)
+    budget = config.resident_mebibytes << 20
+    at_once = max(1, budget // (trials.PREDICT_BLOCK * fed.row_bytes(stream.rows)))
 
     def rates(method: str, arch: str) -> tuple[float, float]:
         known = method if method in e.lr else f"random_{method.rpartition('_')[2]}"
@@ -220,19 +224,22 @@ def make_evaluation(
         models=models,
         subset=subset,
         full=full,
-        subset_trials={n: trials.make_trials(m, subset, False, place) for n, m in models.items()},
-        full_trials={n: trials.make_trials(m, full, True, place) for n, m in models.items()},
+        subset_trials={n: make_trials(m, subset, False, place) for n, m in models.items()},
+        full_trials={n: make_trials(m, full, True, place) for n, m in models.items()},
         seed=config.seed,
         seeds=tuple(e.seeds),
         steps=i.steps,
         epochs=e.full_epochs,
         rates=rates,
-        n_rows=sum(len(step.train.user) for step in steps),
+        n_rows=n_rows,
         n_table=n_table,
         min_rows=i.min_rows,
-        n_blocks=-(-n_test // trials.PREDICT_BLOCK),
+        n_blocks=min(-(-n_test // trials.PREDICT_BLOCK), at_once),
         tasks=stream.schema.tasks,
         place=place,
+        chunk=fed.chunk_steps(
+            stream.rows, n_rows, e.full_epochs, e.full_batch, len(e.seeds), budget
+        ),
     )
 
 
@@ -287,7 +294,8 @@ def prepare(
     place = make_place(plan.trajectories, **config.mesh.to_dict())
     proxies = make_proxies(config, schema, plan.trajectories // place.size("trajectory"))
     engine = make_engine(proxies, plan, place, config.inner.min_rows, capacity(n_stage))
-    t = config.teacher
+    t, budget = config.teacher, config.resident_mebibytes << 20
+    most = max(t.epochs, t.first_epochs)
     teacher = make_teacher(
         model_of(config, t.arch, t.hidden, schema),
         t.lr,
@@ -297,6 +305,7 @@ def prepare(
         n_dense,
         n_stage,
         place,
+        fed.chunk_steps(stream.rows, n_stage, most, t.batch, 1, budget),
     )
     blank = mem.empty(n_slots, n_columns, n_dense)
     n_rates = len(config.inner.archs) if "rates" in config.outer.learn else 0

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from diet_jax import checkpoint, console, outlook, preemption, sharding, trials
+from diet_jax import checkpoint, console, fed, outlook, preemption, sharding, trials
 from diet_jax.baselines import find
 from diet_jax.data.prepare import Report
 from diet_jax.data.vocabulary import as_known
@@ -33,7 +33,7 @@ from diet_jax.record import Recorder, evaluated_stages, is_finished, open_workdi
 from diet_jax.report import build_report
 from diet_jax.select import SELECTORS, Look
 from diet_jax.train import key_for
-from diet_jax.types import Config, InputError, Memory, Params, Rows, Stage, Taught
+from diet_jax.types import Config, InputError, Memory, Params, Stage, Taught
 
 
 def outer_steps(config: Config, number: int) -> int:
@@ -55,7 +55,7 @@ def teach(job: Job, teacher: Params, number: int) -> tuple[Params, np.ndarray]:
 
 def view(job: Job, teacher: Params, stages: list[Stage], hidden: np.ndarray) -> Taught:
     """The rows of some stages as distillation may use them."""
-    rows, source = so_far(stages), np.concatenate([stage.source for stage in stages])
+    rows, source = fed.read(so_far(job, stages)), np.concatenate([s.source for s in stages])
     ahead = outlook.hide(rows.ids, hidden, job.stream.schema.pool, job.stream.schema.vocab)
     logit, ahead_logit = (
         job.teacher.predict(teacher, ids, rows.dense) for ids in (rows.ids, ahead)
@@ -63,8 +63,8 @@ def view(job: Job, teacher: Params, stages: list[Stage], hidden: np.ndarray) -> 
     return Taught(rows, source, logit, ahead, ahead_logit)
 
 
-def so_far(stages: list[Stage]) -> Rows:
-    return Rows(*(np.concatenate(part) for part in zip(*(s.rows for s in stages), strict=True)))
+def so_far(job: Job, stages: list[Stage]) -> fed.Log:
+    return fed.Log(job.stream.rows, tuple(stage.source for stage in stages))
 
 
 class Turn(NamedTuple):
@@ -190,7 +190,7 @@ def judge(
         number,
         {name: [trials.examples(memory) for memory in each] for name, each in subsets.items()},
         slots_after(job.config, sum(len(stage.user) for stage in train)),
-        so_far(train),
+        so_far(job, train),
         test,
         methods,
         between,

@@ -58,6 +58,27 @@ class Placement(NamedTuple):
 
         return jax.tree_util.tree_map_with_path(put, tree)
 
+    def spread(self, shape: tuple[int, ...], axes: tuple[str | None, ...], read: Callable):
+        """An array of this shape whose first axes are spread over those `axes` of the mesh.
+
+        One that its devices cannot share evenly is not spread. read(index) gives the part at a
+        tuple of slices; a process is asked for what its own devices hold, and once for each part.
+        """
+        if self.mesh is None:
+            return jax.device_put(read((slice(None),) * len(shape)))
+        even = [axis and not n % self.size(axis) for n, axis in zip(shape, axes, strict=False)]
+        spec = [axis if fits else None for axis, fits in zip(axes, even, strict=True)]
+        parts = {}
+
+        def part(index):
+            key = tuple((at.start, at.stop) for at in index)  # slices have no hash before 3.12
+            if key not in parts:
+                parts[key] = read(index)
+            return parts[key]
+
+        where = NamedSharding(self.mesh, PartitionSpec(*spec))
+        return jax.make_array_from_callback(shape, where, part)
+
     def fetch(self, tree):
         """Every leaf whole, as a NumPy array of this process, wherever its parts lie."""
 
@@ -106,6 +127,10 @@ class Placement(NamedTuple):
         """The least number >= `rows` that the devices along `table` share evenly."""
         return -(-rows // self.size("table")) * self.size("table")
 
+    def filled(self, runs: int) -> int:
+        """The least number >= `runs` that the devices along `trajectory` share evenly."""
+        return -(-runs // self.size("trajectory")) * self.size("trajectory")
+
     def each(self, f: Callable, axes: tuple[int | None, ...]) -> Callable:
         """vmap of f over runs, which are spread over `trajectory`; the last ones fill it up.
 
@@ -117,9 +142,13 @@ class Placement(NamedTuple):
 
         def spread(*args):
             first = jax.tree.leaves(args[axes.index(0)])[0]
-            some = np.arange(-(-len(first) // n) * n) % len(first)
+            some = np.arange(self.filled(len(first))) % len(first)
+
+            def fill(a):
+                return a if len(some) == len(a) else a[some]
+
             args = [
-                self.runs(jax.tree.map(lambda a: a[some], arg)) if axis == 0 else arg
+                self.runs(jax.tree.map(fill, arg)) if axis == 0 else arg
                 for arg, axis in zip(args, axes, strict=True)
             ]
             out = jax.vmap(f, axes, spmd_axis_name="trajectory")(*args)

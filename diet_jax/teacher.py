@@ -1,19 +1,20 @@
 """The teacher: one model carried along the stream, whose soft labels the memory starts from."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diet_jax import train
+from diet_jax import fed, train
 from diet_jax.compact import pad_to
 from diet_jax.models import Model, init_params, logits
 from diet_jax.optim import Optimizer, make
 from diet_jax.sharding import ONE_DEVICE, Placement
 from diet_jax.train import Examples
-from diet_jax.trials import PREDICT_BLOCK, epochs
+from diet_jax.trials import PREDICT_BLOCK
 from diet_jax.types import Array, Params, Rows
 
 
@@ -38,14 +39,16 @@ def make_teacher(
     n_dense: int,
     n_stage: int,
     place: Placement = ONE_DEVICE,
+    chunk: int = 0,
 ) -> Teacher:
     """A teacher with a table of `n_table` rows, for stages of up to `n_stage` rows.
 
     It is trained on through the stages by Adam, a fresh optimizer state at each. On the devices the
     rows of a batch and of the table are spread as `place` says; what comes back is NumPy arrays.
+    chunk: steps of a chunk, in which the rows of a stage are fed; 0: they lie on the devices.
     """
     tx = make(Optimizer("adam", eps_root=1e-12), lr)
-    n_blocks = -(-n_stage // PREDICT_BLOCK)
+    n_blocks = -(-min(n_stage, chunk * batch or n_stage) // PREDICT_BLOCK)
     size = n_blocks * PREDICT_BLOCK
 
     def lay(state, batch):
@@ -55,6 +58,13 @@ def make_teacher(
     def fit(params, data, order, n_steps):
         state = train.start(tx, place.tables(params))
         return train.fit(model, tx, state, data, order, n_steps, lay=lay).params
+
+    begin = jax.jit(lambda params: train.start(tx, place.tables(params)))
+
+    @partial(jax.jit, donate_argnums=0)
+    def go_on(state, data, n_steps):
+        order = jnp.arange(len(data.target))
+        return train.fit(model, tx, state, data, order, n_steps, lay=lay)
 
     def answer(params, ids, dense):
         params = place.tables(params)
@@ -72,19 +82,28 @@ def make_teacher(
 
     def advance(params, rows, n_epochs, rng):
         n = len(rows.label)
-        data = Examples(*(pad_to(a, size) for a in rows))
-        # A power of two, so that few shapes are compiled; only n_steps of them are run.
         n_steps = max(1, int(n_epochs * n) // batch)
-        order = epochs(rng, n, n_steps, batch)
-        capacity = 1 << (n_steps - 1).bit_length()
-        trained = fit(*put(params, data, pad_to(order, capacity), np.int32(n_steps)))
+        if chunk:
+            orders, state = fed.passes(rng, n, n_steps, batch, chunk), begin(*put(params))
+            for data, some in fed.chunks(rows, orders, n_steps, place, (None, "data")):
+                state = jax.block_until_ready(go_on(state, data, some))
+            trained = state.params
+        else:
+            data = Examples(*(pad_to(a, size) for a in rows))
+            # A power of two, so that few shapes are compiled; only n_steps of them are run.
+            order = pad_to(fed.epochs(rng, n, n_steps, batch), 1 << (n_steps - 1).bit_length())
+            trained = fit(*put(params, data, order, np.int32(n_steps)))
         return with_table(place.fetch(trained), lambda t: t[:n_table])
 
     def predict(params, ids, dense):
-        blocks = (
-            pad_to(a, size).reshape(n_blocks, PREDICT_BLOCK, a.shape[1]) for a in (ids, dense)
-        )
-        return np.asarray(answer(*put(params, *blocks)))[: len(ids)]
+        (params,), found = put(params), []
+        for at in range(0, len(ids), size):
+            blocks = (
+                pad_to(a[at : at + size], size).reshape(n_blocks, PREDICT_BLOCK, a.shape[1])
+                for a in (ids, dense)
+            )
+            found.append(np.asarray(answer(params, *place.replicate(tuple(blocks)))))
+        return np.concatenate(found)[: len(ids)]
 
     def init(key):
         return init_params(model, key, jnp.arange(n_table), n_fields, n_dense)

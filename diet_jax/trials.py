@@ -1,7 +1,8 @@
 """Train every architecture from scratch on the memory, its baselines and all rows; score each."""
 
 import time
-from collections.abc import Callable, Collection
+from collections import deque
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import NamedTuple
 
 import jax
@@ -9,21 +10,15 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.special import softmax
 
-from diet_jax import touched, train
+from diet_jax import fed, train
 from diet_jax.compact import Compact, compact, pad_rows, pad_to
+from diet_jax.fed import epochs
 from diet_jax.metrics import auc, gauc, mean_known, score
-from diet_jax.models import Model, init_params, logits
-from diet_jax.optim import Optimizer, make
+from diet_jax.models import Model
 from diet_jax.sharding import ONE_DEVICE, Placement
 from diet_jax.train import Examples
-from diet_jax.types import Memory, Rows
-
-
-class Recipe(NamedTuple):
-    """How a trial trains: the optimizer, and the rows of a step."""
-
-    optimizer: Optimizer
-    batch: int
+from diet_jax.trial import Recipe, Trials
+from diet_jax.types import Array, Memory
 
 
 class Test(NamedTuple):
@@ -39,52 +34,8 @@ class Test(NamedTuple):
     part: np.ndarray
 
 
-class Trials(NamedTuple):
-    """The compiled trials of one architecture, vmapped over S seeds that train side by side."""
-
-    # keys [S], lr, l2, rows [U], Examples [S, ..] or [..], order [S, T, b], n -> params
-    fit: Callable
-    predict: (
-        Callable  # params, ids [blocks, .., F], dense [blocks, .., G] -> logits [S, blocks, ..]
-    )
-
-
 PREDICT_BLOCK = 4096  # rows scored at once; bounds device memory
 PAST_ROWS = 2048  # rows that stand for a stage so far
-
-
-def make_trials(
-    model: Model, recipe: Recipe, shared_data: bool, place: Placement = ONE_DEVICE
-) -> Trials:
-    """Trials of `model`; with `shared_data` all seeds train on the same rows (the full log), whose
-    table is whole: by touched rows, if the optimizer allows it.
-
-    Seeds are spread over the devices, and of the full log the rows of a batch and of the table too.
-    """
-    by_touched = shared_data and touched.is_local(recipe.optimizer)
-
-    def lay(state, batch):
-        return (tables(state), place.rows(batch)) if shared_data else (state, batch)
-
-    def tables(tree):
-        return place.tables(tree) if shared_data else tree
-
-    def fit(key, lr, l2, rows, data, order, n_steps):
-        tx = make(recipe.optimizer, lr)
-        n_fields, n_dense = data.ids.shape[-1], data.dense.shape[-1]
-        params = tables(init_params(model, key, rows, n_fields, n_dense))
-        state = train.start(tx, params)
-        if by_touched:
-            args = recipe.optimizer, lr, state, data, order, n_steps, l2
-            return touched.fit(model, *args).params
-        return train.fit(model, tx, state, data, order, n_steps, l2, lay).params
-
-    def predict(params, ids, dense):
-        return jax.lax.map(lambda x: logits(model, params, *x), (ids, dense))
-
-    axes = (0, None, None, None, None if shared_data else 0, 0, None)
-    each_predict = place.each(predict, (0, None, None))
-    return Trials(jax.jit(place.each(fit, axes)), jax.jit(each_predict, out_shardings=place.whole))
 
 
 class Plan(NamedTuple):
@@ -103,18 +54,23 @@ class Plan(NamedTuple):
     n_rows: int  # capacity for all rows so far
     n_table: int  # rows of the whole table
     min_rows: int  # capacity that both parts of a compact table start with
-    n_blocks: int  # blocks of PREDICT_BLOCK rows that hold any Test
+    n_blocks: int  # blocks of PREDICT_BLOCK rows that are scored in one call
     tasks: dict[str, int] = {}  # of the log's schema
     place: Placement = ONE_DEVICE
+    chunk: int = 0  # steps of a chunk, where all rows so far are fed; 0: they lie on the devices
 
 
 class Task(NamedTuple):
-    """What all trials of one method train on after one stage."""
+    """What all trials of one method train on after one stage.
+
+    order: int32 [S, T, b], rows of `data`; where they are fed, a function that makes the orders of
+    all chunks anew, each [S, T, b].
+    """
 
     trials: dict[str, Trials]  # by architecture
     table: Compact
     data: Examples
-    order: np.ndarray  # int32 [S, T, b]
+    order: np.ndarray | Callable[[], Iterator[np.ndarray]]
     steps: int
     rows: int
 
@@ -128,29 +84,54 @@ def run_trials(
     compiling it for all (`seconds_compile`; next to none where it is compiled already).
     """
     trials, table = task.trials[arch], task.table
-    key = train.key_for(plan.seed, "trial")
-    keys = jax.vmap(lambda seed: jax.random.fold_in(key, seed))(jnp.asarray(plan.seeds))
-    data = task.data._replace(ids=table.positions(task.data.ids))
     rows = pad_rows(table.rows, plan.place.even(len(table.rows)))
-    args = (keys, *map(np.float32, rates), rows, data, task.order)
-    args = plan.place.replicate(args)
+    args = (*map(np.float32, rates), rows)
+    if callable(task.order):
+        seeds, orders = filled_seeds(plan), task.order
+        args = plan.place.replicate((keys_of(plan, seeds), *args))
+        blank = np.zeros((len(seeds), plan.chunk, plan.full.batch), np.int32)
+
+        def fit(n_steps):
+            # Two, since what was trained may lie otherwise on the devices than what begins.
+            order = orders() if n_steps else iter([blank] * 2)
+            return trials.fit_fed(*args, task.data, order, n_steps)
+    else:
+        data = task.data._replace(ids=table.positions(task.data.ids))
+        args = plan.place.replicate((keys_of(plan, plan.seeds), *args, data, task.order))
+
+        def fit(n_steps):
+            return trials.fit(*args, n_steps)
+
     # A run of no steps compiles, which leaves the timed one to training alone.
     begun = time.perf_counter()
-    jax.block_until_ready(trials.fit(*args, np.int32(0)))
+    jax.block_until_ready(fit(np.int32(0)))
     start = time.perf_counter()
-    params = jax.block_until_ready(trials.fit(*args, np.int32(task.steps)))
+    params = jax.block_until_ready(fit(np.int32(task.steps)))
     cost = {
         "seconds": (time.perf_counter() - start) / len(plan.seeds),
         "seconds_compile": start - begun,
     }
 
-    ids, dense = (
-        pad_to(a, plan.n_blocks * PREDICT_BLOCK).reshape(plan.n_blocks, PREDICT_BLOCK, a.shape[1])
-        for a in (table.positions(test.ids), test.dense)
-    )
-    blocks = plan.place.replicate((ids, dense))
-    z = np.asarray(trials.predict(params, *blocks)).reshape(len(plan.seeds), -1)
-    return [scores(test, row[: len(test.label)], plan.tasks) for row in z], cost
+    ids, size, logit = table.positions(test.ids), plan.n_blocks * PREDICT_BLOCK, []
+    for at in range(0, len(ids), size):
+        blocks = (
+            pad_to(a[at : at + size], size).reshape(plan.n_blocks, PREDICT_BLOCK, a.shape[1])
+            for a in (ids, test.dense)
+        )
+        z = np.asarray(trials.predict(params, *plan.place.replicate(tuple(blocks))))
+        logit.append(z.reshape(len(z), -1))
+    each = np.concatenate(logit, axis=1)[: len(plan.seeds), : len(ids)]
+    return [scores(test, z, plan.tasks) for z in each], cost
+
+
+def keys_of(plan: Plan, seeds: Sequence[int]) -> Array:
+    key = train.key_for(plan.seed, "trial")
+    return jax.vmap(lambda seed: jax.random.fold_in(key, seed))(jnp.asarray(seeds))
+
+
+def filled_seeds(plan: Plan) -> list[int]:
+    """The seeds, and the first ones again until the devices share them evenly."""
+    return [plan.seeds[k % len(plan.seeds)] for k in range(plan.place.filled(len(plan.seeds)))]
 
 
 def scores(test: Test, logit: np.ndarray, tasks: dict[str, int]) -> dict[str, float]:
@@ -184,12 +165,6 @@ def scores(test: Test, logit: np.ndarray, tasks: dict[str, int]) -> dict[str, fl
     return figures
 
 
-def epochs(rng: np.random.Generator, n: int, steps: int, batch: int) -> np.ndarray:
-    """Batches int32 [steps, batch] of row numbers below n, in whole random passes."""
-    passes = [rng.permutation(n) for _ in range(-(-steps * batch // n))]
-    return np.concatenate(passes)[: steps * batch].reshape(steps, batch).astype(np.int32)
-
-
 def examples(memory: Memory) -> Examples:
     """A memory at full capacity; batches must leave unused slots out."""
     m = memory
@@ -203,17 +178,29 @@ def soft_label(memory: Memory) -> np.ndarray:
 
 
 def tasks(
-    plan: Plan, stage: int, subsets: dict[str, list[Examples]], n: int, so_far: Rows, test: Test
+    plan: Plan, stage: int, subsets: dict[str, list[Examples]], n: int, so_far: fed.Log, test: Test
 ) -> dict[str, Task]:
     """By method: all rows so far for the full-data reference, and each method's own subset."""
-    rngs = [np.random.default_rng((plan.seed, seed, stage)) for seed in plan.seeds]
-    n_full = len(so_far.label)
-    everything = Examples(*(pad_to(a, plan.n_rows) for a in so_far))
-    per_batch = plan.epochs / plan.full.batch
-    steps, capacity = (max(1, int(per_batch * k)) for k in (n_full, plan.n_rows))
-    order = [pad_to(epochs(rng, n_full, steps, plan.full.batch), capacity) for rng in rngs]
+
+    def draw(seed: int) -> np.random.Generator:
+        return np.random.default_rng((plan.seed, seed, stage))
+
+    rngs = [draw(seed) for seed in plan.seeds]
+    n_full, batch = fed.size(so_far), plan.full.batch
+    steps, capacity = (max(1, int(plan.epochs / batch * k)) for k in (n_full, plan.n_rows))
+    if plan.chunk:
+        everything = Examples(*so_far.columns)
+
+        def orders(rngs):
+            return fed.orders(so_far, rngs, steps, batch, plan.chunk)
+
+        deque(orders(rngs), maxlen=0)  # the subsets' orders go on from where these end
+        order = lambda: orders(map(draw, filled_seeds(plan)))  # noqa: E731
+    else:
+        everything = Examples(*(pad_to(a, plan.n_rows) for a in fed.read(so_far)))
+        order = np.stack([pad_to(epochs(rng, n_full, steps, batch), capacity) for rng in rngs])
     table = Compact(np.arange(plan.n_table, dtype=np.int32), plan.n_table)
-    found = {"full": Task(plan.full_trials, table, everything, np.stack(order), steps, n_full)}
+    found = {"full": Task(plan.full_trials, table, everything, order, steps, n_full)}
 
     trained = np.concatenate([e.ids.ravel() for each in subsets.values() for e in each])
     table = compact(trained, test.ids, plan.min_rows)
@@ -229,7 +216,7 @@ def evaluate_stage(
     stage: int,
     subsets: dict[str, list[Examples]],
     n: int,
-    so_far: Rows,
+    so_far: fed.Log,
     test: Test,
     methods: Collection[str] = (),
     between: Callable[[], None] = lambda: None,

@@ -46,14 +46,14 @@ class Stage(NamedTuple):
 
     rows: the encoded rows, ordered by time.
     user: int32 [n], a dense user number for GAUC; time: int64 [n], seconds since 1970.
-    source: int64 [n], the row's number in the time-ordered log (0-based).
+    source: the rows' numbers in the time-ordered log (0-based).
     vocab_size: table rows known once this stage has been read (a later id is unknown to it).
     """
 
     rows: Rows
     user: np.ndarray
     time: np.ndarray
-    source: np.ndarray
+    source: range
     vocab_size: int
 
 
@@ -92,6 +92,7 @@ class Schema(NamedTuple):
 class Stream(NamedTuple):
     """A whole prepared log: its schema, its stages in time order, and the vocabulary's values.
 
+    rows: of all stages, which are slices of them.
     values: one string for each table row, `values[row]`; the first rows read "<unknown>".
     row_field: int32 [V], the field that each table row belongs to.
     scales: how each dense feature was transformed (`data.features.Scale`).
@@ -99,6 +100,7 @@ class Stream(NamedTuple):
     """
 
     schema: Schema
+    rows: Rows
     stages: tuple[Stage, ...]
     values: Sequence[str]
     row_field: np.ndarray

@@ -19,12 +19,15 @@ from diet_jax.types import InputError
 
 
 def taught(place: Placement) -> np.ndarray:
-    """The table of a teacher after a pass over 100 rows."""
+    """The table of a teacher after a pass over 100 rows on the devices, and another that is fed."""
     rng, model = np.random.default_rng(0), make_model("LR", dim=1, hidden=())
     rows = toy.rows(rng, 100)
-    teacher = make_teacher(model, 0.05, 8, toy.VOCAB, 3, 1, n_stage=100, place=place)
     table, net = np.zeros((toy.VOCAB, 1), np.float32), init_first_order(rows.dense)
-    return teacher.advance({"table": table, "net": net}, rows, 1.0, rng)["table"]
+    params = {"table": table, "net": net}
+    for chunk in (0, 5):
+        teacher = make_teacher(model, 0.05, 8, toy.VOCAB, 3, 1, 100, place, chunk)
+        params = teacher.advance(params, rows, 1.0, rng)
+    return params["table"]
 
 
 def member(path: str, coordinator: str, n: int, number: int) -> None:
@@ -40,7 +43,16 @@ def member(path: str, coordinator: str, n: int, number: int) -> None:
 
     with pytest.raises(InputError, match="of the first"):
         sharding.told_by_first(fails)
-    table = taught(make_place(1, data=2, table=4))
+    place, asked = make_place(1, data=2, table=4), []
+
+    def read(index):
+        asked.append(np.arange(16).reshape(2, 8)[index])
+        return asked[-1]
+
+    place.spread((2, 8), (None, "data"), read)
+    # Both devices of a process hold the same half, which is read once.
+    assert [part.shape for part in asked] == [(2, 4)]
+    table = taught(place)
     if sharding.is_first():
         np.save(path, table)
 

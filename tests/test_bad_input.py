@@ -120,6 +120,7 @@ def test_files_that_hold_nothing(fails, tmp_path, name):
         ({"inner.start": "teacher"}, ("inner.start is 'teacher'", "archs and hidden")),
         ({"inner.compute": "int8"}, ("inner.compute is 'int8'", "bfloat16")),
         ({"inner.mebibytes": 0}, ("inner.mebibytes is 0",)),
+        ({"resident_mebibytes": -1}, ("resident_mebibytes is -1", "0 or more")),
     ],
 )
 def test_bad_configs(fails, tmp_path, change, words):

@@ -59,7 +59,9 @@ def test_ids_come_back_from_the_compact_table(trained, looked_up, floor):
     table = compact(trained, looked_up, floor)
     assert table.rows.dtype == np.int32
     for ids in (trained, looked_up):
-        positions = table.positions(ids)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("diet_jax.compact.BLOCK", 3)
+            positions = table.positions(ids)
         assert positions.dtype == np.int32
         assert np.array_equal(np.where(positions < 0, -1, table.rows[positions]), ids)
     # What training touches lies in the part that training carries, the rest outside of it.

@@ -45,7 +45,7 @@ def check_stream(stream):
         assert (dense.shape, dense.dtype) == ((n, len(schema.dense)), np.float32)
         assert (label.shape, label.dtype) == ((n,), np.float32)
         assert (weight.shape, weight.dtype) == ((n,), np.float32)
-        assert (stage.user.dtype, stage.time.dtype, stage.source.dtype) == ("i4", "i8", "i8")
+        assert (stage.user.dtype, stage.time.dtype, len(stage.source)) == ("i4", "i8", n)
         assert -1 <= ids.min() and ids.max() < stage.vocab_size
         assert ((stream.row_field[ids] == schema.vocab) | (ids < 0)).all()
         assert np.isfinite(dense).all() and (weight > 0).all()

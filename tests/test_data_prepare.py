@@ -1,5 +1,6 @@
 """Prepared once, whole or not at all, whatever happens in between."""
 
+import json
 import os
 import resource
 import shutil
@@ -303,6 +304,56 @@ def test_a_full_disk(tmp_path, monkeypatch, limit):
     assert str(tmp_path / "c") in str(caught.value) and "free some space" in str(caught.value)
     assert "\n" not in str(caught.value)
     make(one, tmp_path / "c")
+
+
+DISK = """
+import json, subprocess, sys
+from pathlib import Path
+from diet_jax.data import readers, spool
+from diet_jax.data.source import Source
+from diet_jax.types import InputError
+from small_logs import RICH, bytes_of, make
+spool.SEGMENT = 200
+log, disk = map(Path, sys.argv[1:])
+one, errors, left = Source("toy", readers.table_parts(log), RICH), [], set()
+for kib in range(8, 1024, 8):
+    subprocess.run(["mount", "-o", f"remount,size={kib}k", disk], check=True)
+    try:
+        same = bytes_of(make(one, disk / "cache")) == bytes_of(make(one, log / "cache"))
+        break
+    except InputError as error:
+        errors.append(str(error))
+        left |= {str(f) for f in (disk / "cache").rglob("*") if f.is_file() and f.suffix != ".lock"}
+        left -= {str(f) for f in (disk / "cache" / "digests").glob("?" * 24)}
+print(json.dumps([errors, sorted(left), same]))
+"""
+
+
+def test_a_disk_that_is_really_full_and_then_has_room(tmp_path):
+    """A small file system, in a mount namespace that ends with the process; it grows until the log
+    fits, so that it is full at every point of a preparation once."""
+    csv_source(tmp_path / "log", rich_log(1000))
+    disk, tests = tmp_path / "disk", Path(__file__).parent
+    disk.mkdir()
+    apart = ["unshare", "--mount", "--map-root-user"]
+    if not shutil.which("unshare") or subprocess.run([*apart, "true"], stderr=-1).returncode:
+        pytest.skip("no file system can be mounted here: there are no mount namespaces")
+    mounted = f"mount -t tmpfs -o size=8k none {disk} || exit 77"
+    inside = ["sh", "-c", f'{mounted}; exec "$@"', "sh", sys.executable, "-c", DISK]
+    done = subprocess.run(
+        [*apart, *inside, tmp_path / "log", disk],
+        env=os.environ | {"PYTHONPATH": f"{tests}:{tests.parent}"},
+        text=True,
+        capture_output=True,
+    )
+    if done.returncode == 77:
+        pytest.skip(f"no file system can be mounted here: {done.stderr}")
+    assert done.returncode == 0, done.stderr
+    errors, left, same = json.loads(done.stdout)
+    assert len(errors) > 10 and left == [] and same
+    for error in errors:
+        assert str(disk) in error and "\n" not in error
+        assert "No space left on device; free some space, or set --config.data.cache" in error
 
 
 def test_a_log_that_is_gone(tmp_path):

@@ -15,11 +15,12 @@ from diet_jax import train
 from diet_jax.bilevel import start_outer
 from diet_jax.compact import pad_rows
 from diet_jax.distill import Engine
+from diet_jax.fed import epochs
 from diet_jax.models import init_params, make_model
 from diet_jax.optim import Optimizer
 from diet_jax.sharding import ONE_DEVICE, Placement, make_place
 from diet_jax.teacher import make_teacher
-from diet_jax.trials import Recipe, epochs, make_trials
+from diet_jax.trial import Recipe, make_trials
 from diet_jax.types import InputError, Memory
 
 ROOT = Path(__file__).parents[1]
@@ -70,7 +71,8 @@ def others(place: Placement) -> dict[str, np.ndarray]:
 
 
 def full_data(place: Placement) -> dict[str, np.ndarray]:
-    """A teacher and three seeds of a trial on one log, and what devices send in a sharded trial.
+    """A teacher and three seeds of a trial on one log, which lies on the devices or is fed to them,
+    and what devices send in a sharded trial.
 
     Neither the 19 rows of the table nor the seeds can be shared evenly.
     """
@@ -78,17 +80,24 @@ def full_data(place: Placement) -> dict[str, np.ndarray]:
     rows = toy.rows(rng, 100)
     teacher = make_teacher(MODEL, 0.05, 8, toy.VOCAB, 3, 1, n_stage=100, place=place)
     taught = teacher.advance(teacher.init(jax.random.key(0)), rows, 2.0, rng)
-    fit = make_trials(MODEL, Recipe(Optimizer("adam"), 8), True, place).fit
+    trials = make_trials(MODEL, Recipe(Optimizer("adam"), 8), True, place)
+    fit = trials.fit
     order = np.stack([epochs(rng, 100, 7, 8) for _ in range(3)])
     table = pad_rows(np.arange(toy.VOCAB, dtype=np.int32), place.even(toy.VOCAB))
     keys, rates = jax.random.split(jax.random.key(1), 3), (np.float32(0.1), np.float32(0.01))
     args = place.replicate((keys, *rates, table, train.Examples(*rows), order, np.int32(7)))
     tried = place.fetch(fit(*args))
+    fed_teacher = make_teacher(MODEL, 0.05, 8, toy.VOCAB, 3, 1, n_stage=100, place=place, chunk=5)
+    filled = np.arange(place.filled(3)) % 3
+    rest, chunks = (keys[filled], *args[1:4]), iter([order[filled, :4], order[filled, 3:]])
+    fed_tried = place.fetch(trials.fit_fed(*place.replicate(rest), rows, chunks, 7))
     found = {
         "teacher": taught["table"],
         "bias": taught["net"]["bias"],
         "answers": teacher.predict(taught, rows.ids, rows.dense),
         "trials": tried["table"][:, : toy.VOCAB],
+        "fed teacher": fed_teacher.advance(taught, rows, 2.0, rng)["table"],
+        "fed trials": fed_tried["table"][:3, : toy.VOCAB],
     }
     if place.size("table") > 2:
         found["sent"] = collectives(fit.lower(*args).compile().as_text())

@@ -20,6 +20,7 @@ def stream(fields=("user", "item"), dense=("age",)):
     values = ("<unknown>", "<unknown>", "ann", "bob", "Amélie (2001)", "Heat")
     return Stream(
         schema=Schema(fields, dense, (0, 1), (0, 1)),
+        rows=None,
         stages=(),
         values=values,
         row_field=np.array([0, 1, 0, 0, 1, 1], np.int32),

@@ -10,10 +10,12 @@ from hypothesis import strategies as st
 
 from diet_jax import metrics, train, trials
 from diet_jax.compact import compact
+from diet_jax.fed import epochs
 from diet_jax.models import init_params, logits, make_model
 from diet_jax.optim import Optimizer, make
 from diet_jax.teacher import make_teacher
-from diet_jax.trials import Plan, Recipe, Task, epochs, make_trials, run_trials
+from diet_jax.trial import Recipe, make_trials
+from diet_jax.trials import Plan, Task, run_trials
 
 MODEL = make_model("FM", dim=2, hidden=(), init_scale=0.3)
 # The log's, which is trained on by touched rows, and the memory's.

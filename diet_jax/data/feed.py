@@ -155,7 +155,7 @@ def batches(
         return _place(_gather(columns, batch_rows(order, k)), order, sharding)
 
     numbers = iter(range(start, steps))
-    return _ahead(make, numbers, depth, threads) if depth else map(make, numbers)
+    return ahead(make, numbers, depth, threads) if depth else map(make, numbers)
 
 
 def _gather(columns: Columns, rows: np.ndarray) -> Columns:
@@ -173,7 +173,8 @@ def _place(batch: Columns, order: Order, sharding: Any) -> Columns:
     return jax.tree.map(lambda a: share(a, (order.batch, *a.shape[1:])), batch)
 
 
-def _ahead(make: Callable, numbers: Iterator[int], depth: int, threads: int) -> Iterator:
+def ahead(make: Callable, numbers: Iterator, depth: int, threads: int) -> Iterator:
+    """make(number) for each of `numbers`, in order, `depth` of them made ahead by threads."""
     pool = ThreadPoolExecutor(threads, thread_name_prefix="feed")
     try:
         waiting = deque(pool.submit(make, k) for k in islice(numbers, depth))

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import polars as pl
 
+from diet_jax.data import frames
 from diet_jax.data.clean import Clean, clean
 from diet_jax.data.codes import Codes
 from diet_jax.data.progress import Progress, check_rejected, in_words, lines, resume, save
@@ -85,10 +86,22 @@ def write(
         done = read_parts(source, folder, coders, done, max_rejected, report)
     if not done.rows:
         raise InputError(f"{where(source)}: no rows to use; give a log with at least one good row")
-    values = {name: coder.values() for name, coder in coders.items()}
-    dtype = record(source.roles)
+    values, dtype = keep_values(folder, coders), record(source.roles)
     spool = Spool(folder / "spool.bin", dtype, done.rows, values, done.rejected)
     return spool if done.ascending else sort(spool, folder)
+
+
+def keep_values(folder: Path, coders: dict[str, Codes]) -> dict[str, pl.Series]:
+    """`Spool.values`, memory-mapped. Coders take several times that memory: each is gone, and
+    taken out of `coders`, before the next one is written."""
+    values = {}
+    for k, name in enumerate(list(coders)):
+        path, coder = folder / f"values-{k}.arrow", coders.pop(name)
+        starts = range(0, max(1, len(coder)), frames.PIECE)
+        pieces = (coder.values(at, min(at + frames.PIECE, len(coder))) for at in starts)
+        frames.write(path, (pl.DataFrame({"value": piece}) for piece in pieces))
+        values[name] = frames.read(path)["value"]
+    return values
 
 
 def read_parts(

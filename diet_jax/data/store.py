@@ -1,6 +1,5 @@
 """A prepared log on disk: whole columns that training memory-maps, one vocabulary, one manifest."""
 
-import io
 import itertools
 import json
 from collections.abc import Callable, Iterator, Sequence
@@ -11,7 +10,7 @@ from typing import Any, cast
 import numpy as np
 import polars as pl
 
-from diet_jax.data import features
+from diet_jax.data import features, frames
 from diet_jax.data.records import append, one_ahead
 from diet_jax.data.source import Roles, Source
 from diet_jax.data.spool import (
@@ -193,23 +192,22 @@ def fill_counts(spool: Spool, roles: Roles) -> None:
 
 def write_vocabulary(path: Path, slots: np.ndarray, words: Vocabulary, spool: Spool, roles: Roles):
     """One line for each table row: its value and its field. slots: those of the rows F .."""
-    width, field = len(words.starts) - 1, words.field[slots]
-    row, value = [], []
-    for f in range(len(roles.fields)):
-        mine = np.flatnonzero(field == f)
-        row.append(width + mine)
-        value.append(spool.values[roles.fields[f].name].gather(slots[mine] - words.starts[f]))
-    order = np.argsort(np.concatenate(row))
+
+    def piece(some: np.ndarray) -> pl.DataFrame:
+        field, at, value = words.field[some], [], []
+        for f in range(len(roles.fields)):
+            mine = np.flatnonzero(field == f)
+            at.append(mine)
+            value.append(spool.values[roles.fields[f].name].gather(some[mine] - words.starts[f]))
+        order = np.argsort(np.concatenate(at))
+        return pl.DataFrame({"value": pl.concat(value).gather(order), "field": field})
+
+    width = len(words.starts) - 1
     unknown = pl.Series([UNKNOWN] * width, dtype=pl.String)
-    table = pl.DataFrame(
-        {
-            "value": pl.concat([unknown, pl.concat(value).gather(order)]),
-            "field": np.concatenate([np.arange(width, dtype=np.int32), field]),
-        }
-    )
-    content = io.BytesIO()  # Polars itself says nothing but that the query failed on a full disk
-    table.write_ipc(content)
-    path.write_bytes(content.getbuffer())
+    first = pl.DataFrame({"value": unknown, "field": np.arange(width, dtype=np.int32)})
+    starts = range(0, len(slots), frames.PIECE)
+    rest = (piece(slots[at : at + frames.PIECE]) for at in starts)
+    frames.write(path, itertools.chain([first], rest))
 
 
 def load_manifest(folder: Path) -> dict[str, Any]:
@@ -230,18 +228,18 @@ def read(folder: Path) -> Stream:
 
     ids, dense, label, user, time = (column(name) for name in list(TYPES)[:5])
     weight = column("weight") if m["weighted"] else np.broadcast_to(np.float32(1), n)
-    stages, start = [], 0
+    rows, stages, start = Rows(ids, dense, label, weight), [], 0
     for stage in m["stages"]:
-        here = slice(start, stage["stop"])
-        rows = Rows(ids[here], dense[here], label[here], weight[here])
-        source = np.arange(start, stage["stop"])
-        stages.append(Stage(rows, user[here], time[here], source, stage["vocab_size"]))
+        here, source = slice(start, stage["stop"]), range(start, stage["stop"])
+        part = Rows(*(column[here] for column in rows))
+        stages.append(Stage(part, user[here], time[here], source, stage["vocab_size"]))
         start = stage["stop"]
-    words = pl.read_ipc(folder / "vocabulary.arrow")
+    words = frames.read(folder / "vocabulary.arrow")
     return Stream(
         schema=Schema(
             *(tuple(m[key]) for key in ("fields", "dense", "pool", "vocab")), tasks=m["tasks"]
         ),
+        rows=rows,
         stages=tuple(stages),
         values=cast(Sequence[str], words["value"]),
         row_field=words["field"].to_numpy(),

@@ -23,7 +23,7 @@ class Vocabulary:
         self.first = np.zeros(self.none + 1, np.int64)  # the cell of the log that showed it first
         self.count = np.zeros(self.none + 1, np.int64) if min_count > 1 else None
         # Unknown until admitted; no value stays -1.
-        self.row = np.append(self.field, -1).astype(np.int32)
+        self.row = np.append(self.field, np.int32(-1))
         self.size = len(sizes)
 
     def slots(self, codes: np.ndarray) -> np.ndarray:
@@ -44,13 +44,12 @@ class Vocabulary:
     def admit(self) -> np.ndarray:
         """Gives rows to the values seen often enough so far, at the end of a stage.
 
-        Returns their slots in the order of their rows: by first appearance, then by column.
+        Returns their slots, int32, in the order of their rows: by first appearance, then by column.
         """
-        ready = self.seen & (self.row == np.append(self.field, -1))
-        ready[-1] = False
+        ready = np.append(self.seen[:-1] & (self.row[:-1] == self.field), False)
         if self.count is not None:
             ready &= self.count >= self.min_count
-        new = np.flatnonzero(ready)
+        new = np.flatnonzero(ready).astype(np.int32)
         new = new[np.argsort(self.first[new])]
         self.row[new] = self.size + np.arange(len(new))
         self.size += len(new)
