@@ -163,7 +163,7 @@ def dense(problem: Problem, cell: Cell, remat: bool):
 
         step = jax.checkpoint(step) if remat else step
         (params, _), _ = jax.lax.scan(step, (params, tx.init(params)), order)
-        return entropy(params, *outer)
+        return entropy(params, *outer[:4])
 
     return f, (problem.slots, params, order, problem.outer)
 

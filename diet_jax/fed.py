@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
+import jax
 import numpy as np
 
 from diet_jax.data.feed import ahead
@@ -121,7 +122,7 @@ def chunks(
 
             return place.spread((*rows.shape, *a.shape[1:]), axes, part)
 
-        return Examples(*map(column, columns))
+        return jax.tree.map(column, Examples(*columns))
 
     with read_at_random(columns):
         for chunk in ahead(put, orders, AHEAD, threads=AHEAD):
