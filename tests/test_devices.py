@@ -27,7 +27,7 @@ ROOT = Path(__file__).parents[1]
 STAGES = 3
 TRAJECTORIES = (8, 1, 6, 12, 16)
 MESHES = ((1, 8, 1), (1, 1, 8), (2, 2, 2))
-TABLES = ((4, 1, 2), (1, 2, 4))  # that share the compact table of an outer step
+SHARED = (2, 1, 4)  # where devices share the compact table of an outer step
 MODEL = make_model("FM", dim=2, hidden=(), init_scale=0.3)
 
 
@@ -161,28 +161,26 @@ def test_where_trajectories_are_not_spread_the_meta_gradient_is_the_same(one, ei
         np.testing.assert_allclose(b, a, rtol=0, atol=1e-5 * np.abs(a).max())
 
 
-@pytest.mark.parametrize("mesh", TABLES)
-def test_where_the_compact_table_is_shared_the_memory_is_the_same(one, eight, mesh):
+def test_where_the_compact_table_is_shared_the_memory_is_the_same(one, eight):
     """Influence, which chooses its rows, and meta-gradients too; but for rounding."""
     for name, want in one.items():
         if name not in ("compiled", "devices"):
             size = np.abs(want).max() if name.startswith("gradient") else 1
-            got = eight[f"{mesh} {name}"]
+            got = eight[f"shared {name}"]
             np.testing.assert_allclose(got, want, rtol=0, atol=1e-5 * size, err_msg=name)
-    assert eight[f"{mesh} compiled"].tolist() == [1, 1]
+    assert eight["shared compiled"].tolist() == [1, 1]
 
 
-@pytest.mark.parametrize("mesh", TABLES)
-def test_an_outer_step_sends_looked_up_rows_of_a_shared_table_and_no_more(eight, mesh):
+def test_an_outer_step_sends_looked_up_rows_of_a_shared_table_and_no_more(eight):
     """For a batch and its penalty, forward and again to differentiate, and for the outer rows."""
-    runs, row = 8 // mesh[0], len(toy.FIELDS) * MODEL.width * 4
+    runs, row = 8 // SHARED[0], len(toy.FIELDS) * MODEL.width * 4
     batch, outer = 2 * runs * 8 * row, runs * (16 + 8) * row
     loss, gradient = 4, sum(eight[f"gradient {name}"].nbytes for name in toy.LEARNED)
-    once = [outer] + [gradient + loss] * (mesh[0] > 1)
+    once = [outer] + [gradient + loss]
     sizes = [batch] * 4 + once
-    assert sorted(eight[f"{mesh} sent"].tolist()) == sorted(["all-reduce", str(n)] for n in sizes)
+    assert sorted(eight["shared sent"].tolist()) == sorted(["all-reduce", str(n)] for n in sizes)
     before, window = 1, 4  # steps
-    assert eight[f"{mesh} in all"] == batch * (before + 3 * window) + sum(once)
+    assert eight["shared in all"] == batch * (before + 3 * window) + sum(once)
 
 
 def test_teachers_and_other_modes_bear_a_shared_table(eight):
@@ -230,13 +228,15 @@ def eight_devices(path: str) -> None:
     engine = toy.engine(make_place(8, trajectory=1))
     gradient = toy.outer_gradient(engine, *toy.first_turn(engine))[1]
     found |= {f"1 x 8 {name}": leaf for name, leaf in gradient.items()}
-    for mesh in TABLES:
-        engine = toy.engine(make_place(8, *mesh))
-        found |= {f"{mesh} {name}": leaf for name, leaf in outcome(engine).items()}
-        program = compiled(engine)
-        found[f"{mesh} sent"] = collectives(program)
-        found[f"{mesh} in all"] = bytes_sent(program, passes=1)
-    found |= {f"others {name}": leaf for name, leaf in others(make_place(8, *TABLES[1])).items()}
+    place = make_place(8, *SHARED)
+    engine = toy.engine(place)
+    found |= {f"shared {name}": leaf for name, leaf in outcome(engine).items()}
+    program = compiled(engine)
+    found["shared sent"], found["shared in all"] = (
+        collectives(program),
+        bytes_sent(program, passes=1),
+    )
+    found |= {f"others {name}": leaf for name, leaf in others(place).items()}
     for mesh in MESHES:
         leaves = full_data(make_place(8, *mesh))
         found |= {f"{mesh} {name}": leaf for name, leaf in leaves.items()}

@@ -150,7 +150,7 @@ def test_a_stage_in_every_mode(mode):
 
 def test_the_inner_learning_rates_may_be_learned():
     """Of each proxy its own, and they go on from stage to stage."""
-    proxies = (linear(window=3), toy.smooth_proxy()._replace(batch=4, window=3))
+    proxies = (linear(window=3), linear(window=3, lr=0.02))
     engine = toy.engine(learn=("label_logit", "rates"), proxies=proxies, trajectories=1)
     memory = mem.empty(toy.CAPACITY, len(toy.FIELDS), 1, n_rates=2)
     for number in (1, 2):
@@ -158,7 +158,7 @@ def test_the_inner_learning_rates_may_be_learned():
         stage = toy.stage(number)
         memory, _ = distill_stage(engine, memory, stage, NEW, 6, number, key)
         moved = memory.rates - before
-        assert np.isfinite(memory.rates).all() and np.all(moved[:, 0] != 0) and moved[1, 1] != 0
+        assert np.isfinite(memory.rates).all() and np.all(moved != 0)
         assert np.all(np.abs(moved) <= 6 * 1.1 * engine.plan.lr)  # six steps of Adam
     assert memory.valid.sum() == 2 * NEW and not np.any(memory.label_logit[~memory.valid])
 

@@ -82,19 +82,18 @@ def test_meta_gradient_against_central_differences(x64, optimizer, window, end):
         assert np.linalg.norm(got - want) <= 1e-6 * np.linalg.norm(want), name
 
 
-@pytest.mark.parametrize("optimizer", INNER)
+@pytest.mark.parametrize("optimizer", ["adamw", "rowwise_adagrad"])
 def test_the_derivative_by_learning_rates_against_central_differences(x64, optimizer):
     """Of the table and of the net, which start at other ones than `lr`."""
-    inner = toy.inner_in_double(optimizer=rule(optimizer))
+    inner, run = linear(optimizer=rule(optimizer)), toy.trajectory()
     slots, outer = problem()
     rates = np.array([0.3, -0.2])
-    loss = jax.jit(lambda r: outer_loss(inner, slots._replace(rates=r), toy.trajectory(), outer))
-    rough = central_differences(lambda x: jnp.stack([loss(r) for r in jnp.asarray(x)]), rates)
-    exact = jax.grad(loss)(jnp.asarray(rates))
-    np.testing.assert_allclose(exact, rough, rtol=1e-6)
-    twice = inner._replace(lr=2 * inner.lr)
-    same = outer_loss(twice, slots, toy.trajectory(), outer)
-    np.testing.assert_allclose(loss(jnp.full(2, np.log(2.0))), same, rtol=1e-9)
+    loss = lambda r: outer_loss(inner, slots._replace(rates=r), run, outer)  # noqa: E731
+    both = jax.jit(jax.value_and_grad(loss))
+    rough = central_differences(lambda x: np.array([both(r)[0] for r in x]), rates)
+    np.testing.assert_allclose(both(rates)[1], rough, rtol=1e-6)
+    same = jax.jit(lambda: outer_loss(inner._replace(lr=2 * inner.lr), slots, run, outer))()
+    np.testing.assert_allclose(both(np.full(2, np.log(2.0)))[0], same, rtol=1e-9)
 
 
 @pytest.mark.parametrize("optimizer", INNER)
