@@ -51,6 +51,7 @@ VARIANTS = {
     "diet_labels": LABELS,
     **{f"diet_on_{arch}": {"inner.archs": (arch,)} for arch in PROXIES},
     "diet_mix4": {"memory.mix": 4},
+    "diet_mix4_on_DeepFM": {"memory.mix": 4, "inner.archs": ("DeepFM",)},
     **{f"diet_{name}": {"growth.select": name} for name in ("random", "el2n", "grand", "tracin")},
     "rat_bptt_labels": PLAIN | LABELS,
     "rat_bptt_teacher": PLAIN,
@@ -230,7 +231,9 @@ def render(name: str, lines: list[dict]) -> None:
         "next stage, mean over architectures and stages; ± is the standard deviation over seeds.",
         "R: share of the gap from random rows with their own labels to full data; R_soft: from",
         "random rows with the teacher's labels. Behind: AUC of `diet` minus that of the method by",
-        f"seed, with a 95 % interval (Student's t). JAX {env['jax']}, CPU.",
+        "seed, with a 95 % interval (Student's t). tau: Kendall's, between the architectures by",
+        "the method and by full data with the other seeds, mean over seeds; that of full data is",
+        f"the most there is to reach. JAX {env['jax']}, CPU.",
     ]
     fig, axes = plt.subplots(1, len(RATES.value), figsize=(6 * len(RATES.value), 9), squeeze=False)
     for rate, axis in zip(map(float, RATES.value), axes[0], strict=True):
@@ -238,9 +241,9 @@ def render(name: str, lines: list[dict]) -> None:
         by_seed: dict[str, dict[int, float]] = defaultdict(dict)
         for line in mine:
             by_seed[line["method"]][line["seed"]] = float(np.mean([*line["auc"].values()]))
-        rows = table(by_seed)
-        head = "| method | AUC | R | R_soft | behind diet | seeds |"
-        text += ["", f"## {100 * rate:g} % of the rows", "", head, "|---" * 6 + "|"]
+        rows = table(by_seed, ranks(mine))
+        head = "| method | AUC | R | R_soft | tau | behind diet | seeds |"
+        text += ["", f"## {100 * rate:g} % of the rows", "", head, "|---" * 7 + "|"]
         text += [f"| {' | '.join(row)} |" for row in rows]
         if any(line.get("auc_past") for line in mine):
             text += ["", *forgetting(mine, [row[0].strip("`") for row in rows])]
@@ -301,7 +304,19 @@ def transfer(lines: list[dict]) -> list[str]:
     return text
 
 
-def table(by_seed: dict[str, dict[int, float]]) -> list[list[str]]:
+def ranks(lines: list[dict]) -> dict[str, list[float]]:
+    """By method, for each seed tau_b between its architectures and full data's of other seeds."""
+    full = {x["seed"]: x["auc"] for x in lines if x["method"] == "full"}
+    found = defaultdict(list)
+    for line in lines:
+        others = [auc for seed, auc in full.items() if seed != line["seed"]]
+        if others:
+            pairs = [(np.mean(x), np.mean([o[a] for o in others])) for a, x in line["auc"].items()]
+            found[line["method"]].append(float(stats.kendalltau(*zip(*pairs, strict=True))[0]))
+    return found
+
+
+def table(by_seed: dict[str, dict[int, float]], taus: dict[str, list[float]]) -> list[list[str]]:
     mean = {method: float(np.mean([*aucs.values()])) for method, aucs in by_seed.items()}
     rows = []
     for method in sorted(mean, key=lambda m: -mean[m]):
@@ -310,6 +325,8 @@ def table(by_seed: dict[str, dict[int, float]]) -> list[list[str]]:
         for base in ("random_hard", "random_soft"):
             known = {"full", base} <= set(mean)
             shown.append(f"{recovery(mean, method, base):.2f}" if known else "")
+        tau = taus.get(method)
+        shown.append(f"{np.mean(tau):.2f} ± {sd(tau):.2f}" if tau else "")
         both = sorted(set(aucs) & set(by_seed.get("diet", {})))
         gaps = np.array([by_seed["diet"][seed] - aucs[seed] for seed in both])
         if method == "diet" or len(gaps) < 2:
