@@ -8,6 +8,7 @@ import toy
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from test_metagrad import linear
 
 from diet_jax import memory as mem
 from diet_jax import run
@@ -32,7 +33,7 @@ def test_evict_gives_up_the_least_important_slots_in_use(data, k):
 
 def test_a_stage_gives_up_the_slots_whose_loss_costs_it_least():
     """By weight times influence before the stage; new slots take their places."""
-    engine = toy.engine(trajectories=1)
+    engine = toy.engine(proxies=(linear(),), trajectories=1)
     memories, _ = toy.stream(engine, 2)
     old, stage, key = memories[-1], toy.stage(3), jax.random.key(0)
     n_old, n_new, n_evict = int(old.valid.sum()), 6, 4

@@ -9,7 +9,7 @@ import polars as pl
 import pyarrow.parquet as pq
 import pytest
 import toy
-from test_metagrad import central_differences, late_losses
+from test_metagrad import central_differences, late_losses, linear
 
 from diet_jax import memory as mem
 from diet_jax import run, trials
@@ -67,7 +67,7 @@ def test_a_mixture_of_one_row_is_that_row():
 def test_the_meta_gradient_of_the_weights_against_central_differences(x64, forward):
     rng = np.random.default_rng(0)
     slots, outer = toy.in_double((mixtures(rng), toy.examples(rng, 20)))
-    inner, run = toy.inner_in_double(window=3, mixed=forward), toy.trajectory(end=5)
+    inner, run = linear(window=3, mixed=forward), toy.trajectory(end=5)
 
     def losses(mix):
         return late_losses(inner, slots, {"mix": jnp.asarray(mix)}, run, outer)
@@ -84,7 +84,7 @@ def test_the_meta_gradient_of_the_weights_against_central_differences(x64, forwa
 @pytest.fixture(scope="module")
 def streamed():
     """The memory before the first of two stages and after each."""
-    engine = toy.engine(learn=(*toy.LEARNED, "mix"), trajectories=1)
+    engine = toy.engine(proxies=(linear(),), learn=(*toy.LEARNED, "mix"), trajectories=1)
     memories = [mem.empty(toy.CAPACITY, len(toy.FIELDS), 1, M)]
     for number in range(1, STAGES + 1):
         stage, key = toy.stage(number), jax.random.key(0)
