@@ -196,15 +196,49 @@ class Halfway(NamedTuple):
 class Progress(NamedTuple):
     """The rest of what such a stage has done, JSON values.
 
-    round: the latest, 0-based. chunks: done in it. losses: the mean of each chunk so far.
-    written: old slots that may be rewritten. seconds: of influence, and of outer steps.
+    round: the latest, 0-based. chunks: done in it. losses: the mean of each chunk so far. seconds:
+    of influence, and of outer steps.
     """
 
     round: int
     chunks: int
     losses: list[float]
-    written: int
     seconds: list[float]
+
+
+def make_room(
+    engine: Engine,
+    at: Halfway,
+    fresh: Taught,
+    scene: Scene,
+    k: int,
+    number: int,
+    key: Array,
+    n_evict: int,
+) -> tuple[Halfway, np.ndarray]:
+    """Before a stage's first rows: evict, and address the old slots that it may rewrite.
+
+    Both go by influence on the stage as the memory meets it. Returns the k rows of most influence
+    too, for which that was found along with theirs.
+    """
+    memory, plan = at.memory, engine.plan
+    chosen, of_slots = choose_rows(engine, memory, fresh, scene, k, key)
+    # To leave a slot out raises the loss by its weight times its influence.
+    memory = mem.evict(memory, np.exp(memory.log_weight) * of_slots, n_evict)
+    rng = np.random.default_rng((number, *np.asarray(jax.random.key_data(key))))
+    strength = mem.ADDRESSING[plan.address_by](of_slots, rng)
+    writable = mem.address(strength, memory.valid, plan.write_share)
+    return at._replace(memory=memory, writable=writable), chosen
+
+
+def widen(
+    plan: Plan, at: Halfway, fresh: Taught, scene: Scene, chosen: np.ndarray, number: int
+) -> Halfway:
+    """With slots of the chosen rows, which may be written."""
+    grown = grow(at.memory, fresh, scene, chosen, number)
+    writable = at.writable | (grown.valid & ~at.memory.valid)
+    learned = {name: getattr(grown, name) for name in plan.learn}
+    return Halfway(grown, writable, at.outer._replace(learned=learned))
 
 
 Pause = tuple[Halfway, Progress]  # where a stage goes on from
@@ -257,8 +291,8 @@ def distill_stage(
     scene = set_scene(engine, past, memory, fresh, share, start)
     key_score, key_outer = jax.random.split(jax.random.fold_in(key, number))
     key_steps = place.replicate(key_outer)
-    at, before = paused or (blank_halfway(plan, memory), Progress(-1, 0, [], 0, [0.0, 0.0]))
-    losses, seconds, n_written = list(before.losses), list(before.seconds), before.written
+    at, before = paused or (blank_halfway(plan, memory), Progress(-1, 0, [], [0.0, 0.0]))
+    losses, seconds = list(before.losses), list(before.seconds)
 
     def pause(at: Halfway, state: OuterState, progress: Progress, began: float) -> Pause:
         so_far = [seconds[0], seconds[1] + clock() - began]
@@ -273,22 +307,14 @@ def distill_stage(
             continue
         began = clock()
         if r > before.round:
-            key_round = jax.random.fold_in(key_score, r)
-            if rows is None or r == 0:
-                chosen, of_slots = choose_rows(engine, memory, fresh, scene, size, key_round)
-            if r == 0:  # the old slots that this stage needs, by their influence before it begins
-                # To leave a slot out raises the loss by its weight times its influence.
-                memory = mem.evict(memory, np.exp(memory.log_weight) * of_slots, n_evict)
-                rng = np.random.default_rng((number, *np.asarray(jax.random.key_data(key_round))))
-                strength = mem.ADDRESSING[plan.address_by](of_slots, rng)
-                writable = mem.address(strength, memory.valid, plan.write_share)
-                at, n_written = at._replace(writable=writable), int(writable.sum())
+            key_round, given = jax.random.fold_in(key_score, r), None
             if rows is not None:
-                chosen = rows[taken - size : taken]
-            grown = grow(memory, fresh, scene, chosen, number)
-            writable = at.writable | (grown.valid & ~memory.valid)
-            learned = {name: getattr(grown, name) for name in plan.learn}
-            at = Halfway(grown, writable, at.outer._replace(learned=learned))
+                given = rows[taken - size : taken]
+            if r == 0:
+                at, chosen = make_room(engine, at, fresh, scene, size, number, key_round, n_evict)
+            elif given is None:
+                chosen, _ = choose_rows(engine, at.memory, fresh, scene, size, key_round)
+            at = widen(plan, at, fresh, scene, chosen if given is None else given, number)
         scene = set_scene(engine, past, at.memory, fresh, share, start)
         seconds[0] += clock() - began
 
@@ -297,7 +323,7 @@ def distill_stage(
             (at.outer, to_slots(at.memory, scene.compact), at.writable)
         )
         for k in range(before.chunks if r == before.round else 0, chunks):
-            at_safe_point(partial(pause, at, state, Progress(r, k, [], n_written, []), began))
+            at_safe_point(partial(pause, at, state, Progress(r, k, [], []), began))
             first = len(losses) * plan.chunk
             state, loss = engine.outer_steps(
                 state, slots, mask, key_steps, np.int32(first), scene.stage, scene.anchor
@@ -305,17 +331,17 @@ def distill_stage(
             if losses:
                 report(first, means(losses[-1:])[0])
             losses.append(loss)
-        at = at._replace(outer=state)
-        memory = at.memory._replace(**{k: np.array(v) for k, v in state.learned.items()})
+        learned = {name: np.array(leaf) for name, leaf in state.learned.items()}
+        at = at._replace(memory=at.memory._replace(**learned), outer=state)
         seconds[1] += clock() - began
     skipped = int(at.outer.skipped)
     if skipped == len(losses) * plan.chunk:
         raise InputError(f"no outer loss of stage {number} is finite: {DIVERGES}")
-    end = place.replicate((to_slots(memory, scene.compact), key_score, scene.stage))
+    end = place.replicate((to_slots(at.memory, scene.compact), key_score, scene.stage))
     over = np.asarray(engine.overshoot(*end))
     steps = [(i + 1) * plan.chunk for i in range(len(losses))]
     facts = {
-        "written": n_written,
+        "written": int((at.writable & (at.memory.born < number)).sum()),
         "outer": list(zip(steps, means(losses), strict=True)),
         "outer_steps": steps[-1],
         "skipped": skipped,
@@ -323,7 +349,7 @@ def distill_stage(
         "seconds_influence": seconds[0],
         "seconds_outer": seconds[1],
     }
-    return memory, facts
+    return at.memory, facts
 
 
 def means(losses: list) -> list[float]:
