@@ -12,7 +12,8 @@ def get_config() -> Config:
     c: Config = ConfigDict()
     c.seed = 0  # of all random choices; same seed, same device kind: the same memory, bit for bit
     # A device's memory for the rows that the teacher, or the full-data reference, is trained on.
-    # If they need more they stay in their files and are fed in chunks, with the same result.
+    # If they need more they stay in their files and are fed in chunks, with the same result but for
+    # rounding.
     c.resident_mebibytes = 1024
 
     c.data = ConfigDict()

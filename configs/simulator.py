@@ -19,7 +19,7 @@ def get_config() -> Config:
     c.stages.count = 8
     c.memory.rate = 0.01
     c.growth.pool = 16384
-    # Rows have up to 35 values here, of a history too, and models forget what they were told twice:
+    # Rows have up to 33 values here, of a history too, and models forget what they were told twice:
     # one pass, of larger steps. Chosen on the ninth tenth of a stream of 200,000 rows.
     c.inner.batch = 256
     c.inner.lr.update({"default": 5e-3, "LR": 4e-2})
