@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-# A person has no use for what conftest does to compile faster.
-ENV = {k: v for k, v in os.environ.items() if k != "JAX_DISABLE_MOST_OPTIMIZATIONS"}
+# Programs compile as a person has them compiled, and not as conftest does.
+PLAIN = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "0", "XLA_FLAGS": ""}
 # Overrides that make a run of seconds.
 SMALL = {
     "stages.count": 3,
@@ -33,12 +33,18 @@ SMALL = {
 }
 
 
+def devices(n: int) -> dict[str, str]:
+    """The environment of a process with n simulated devices."""
+    count = f"--xla_force_host_platform_device_count={n}"
+    return {"XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {count}", "JAX_PLATFORMS": "cpu"}
+
+
 def start(*args, **env: str) -> subprocess.Popen:
     """`python -m diet_jax.main ARGS`, with its two outputs captured."""
     return subprocess.Popen(
         [sys.executable, "-m", "diet_jax.main", *map(str, args)],
         cwd=ROOT,
-        env=ENV | env,
+        env=os.environ | env,
         text=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -93,10 +93,9 @@ def test_a_state_of_another_run_is_refused(tmp_path, other, named):
 
 
 def test_what_eight_devices_wrote_opens_on_one(tmp_path):
-    flags = "--xla_force_host_platform_device_count=8"
     subprocess.run(
         [sys.executable, __file__, tmp_path],
-        env=os.environ | {"XLA_FLAGS": flags, "PYTHONPATH": str(cli.ROOT), "JAX_PLATFORMS": "cpu"},
+        env=os.environ | cli.devices(8) | {"PYTHONPATH": str(cli.ROOT)},
         check=True,
     )
     loaded, facts = checkpoint.load(tmp_path, 1, state())

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cli
 import jax
 import numpy as np
 import pytest
@@ -23,7 +24,6 @@ from diet_jax.teacher import make_teacher
 from diet_jax.trial import Recipe, make_trials
 from diet_jax.types import InputError, Memory
 
-ROOT = Path(__file__).parents[1]
 STAGES = 3
 TRAJECTORIES = (8, 1, 6, 12, 16)
 MESHES = ((1, 8, 1), (1, 1, 8), (2, 2, 2))
@@ -108,10 +108,9 @@ def full_data(place: Placement) -> dict[str, np.ndarray]:
 def eight(tmp_path_factory):
     """The outcome on eight simulated devices, which a process has from its start."""
     path = tmp_path_factory.mktemp("devices") / "eight.npz"
-    flags = "--xla_force_host_platform_device_count=8"
     subprocess.run(
         [sys.executable, __file__, path],
-        env=os.environ | {"XLA_FLAGS": flags, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"},
+        env=os.environ | cli.devices(8) | {"PYTHONPATH": str(cli.ROOT)},
         check=True,
     )
     return np.load(path)

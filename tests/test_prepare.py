@@ -15,7 +15,7 @@ from diet_jax.data.store import load_manifest
 
 def prepare(*args) -> subprocess.CompletedProcess:
     command = [sys.executable, "-m", "diet_jax.prepare", *map(str, args)]
-    return subprocess.run(command, cwd=cli.ROOT, env=cli.ENV, text=True, capture_output=True)
+    return subprocess.run(command, cwd=cli.ROOT, text=True, capture_output=True)
 
 
 def test_the_command_says_what_the_log_holds_and_what_was_rejected(tmp_path):

@@ -74,8 +74,7 @@ def ended(process: subprocess.Popen) -> tuple[int, str, str]:
 
 
 def test_four_processes_train_on_one_sharded_table_as_one_does(tmp_path):
-    flags = "--xla_force_host_platform_device_count=2"
-    for process in members(4, four.__file__, tmp_path / "four.npy", XLA_FLAGS=flags):
+    for process in members(4, four.__file__, tmp_path / "four.npy", **cli.devices(2)):
         status, _, err = ended(process)
         assert status == 0, err
     together, want = np.load(tmp_path / "four.npy"), four.taught(ONE_DEVICE)
@@ -97,9 +96,8 @@ def test_if_one_process_dies_all_stop_and_one_alone_goes_on(job, tmp_path):
     """And a run that is told to stop in its stage, by SIGTERM, goes on with the same command."""
     two, one = tmp_path / "two", tmp_path / "one"
     # Trajectories lie over the two processes, the table over the two devices of each.
-    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
     args = "--heartbeat_s=10", "--config.mesh.table=2"
-    first, second = members(2, *job(f"--workdir={two}"), *args, **flags)
+    first, second = members(2, *job(f"--workdir={two}"), *args, **cli.devices(2))
     wait_for(two / "checkpoints" / "1", first)
     second.kill()
     began = time.monotonic()

@@ -1,6 +1,7 @@
 """The whole job through its command line: what it leaves, and that no crash changes the result."""
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -32,6 +33,7 @@ def command(tmp_path_factory):
     """f(workdir) -> the arguments and the environment of a run; what is compiled is kept."""
     cache = str(tmp_path_factory.mktemp("compiled"))
     env = {"JAX_COMPILATION_CACHE_DIR": cache, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+    env |= cli.PLAIN
     changes = [f"--config.{key}={value}" for key, value in cli.SMALL.items()]
 
     def command(workdir):
@@ -113,8 +115,9 @@ def test_a_zoo_is_compared_on_the_memory_by_a_command_that_does_nothing_twice(wh
     )
     out, args = tmp_path / "out", [sys.executable, "-m", "diet_jax.evaluate"]
     args += [f"--memory={whole[0]}", f"--zoo={tmp_path / 'zoo.py'}", f"--out={out}"]
+    env = os.environ | cli.PLAIN
     for _ in range(2):
-        said = subprocess.run(args, cwd=cli.ROOT, env=cli.ENV, capture_output=True, text=True)
+        said = subprocess.run(args, cwd=cli.ROOT, env=env, capture_output=True, text=True)
         assert (said.returncode, said.stdout.splitlines()[-1]) == (0, f"Results: {out / 'zoo.md'}")
     records = [json.loads(line) for line in (out / "trials.jsonl").read_text().splitlines()]
     assert [(r["method"], r["seed"]) for r in records] == [("full", 0), ("full", 1), ("memory", 0)]
@@ -221,6 +224,6 @@ def test_tensorflow_stays_out():
         "print([m for m in sys.modules if m.split('.')[0] in ('tensorflow', 'keras', 'torch')])"
     )
     found = subprocess.run(
-        [sys.executable, "-c", code], cwd=cli.ROOT, env=cli.ENV, capture_output=True, text=True
+        [sys.executable, "-c", code], cwd=cli.ROOT, capture_output=True, text=True
     )
     assert (found.returncode, found.stdout, found.stderr) == (0, "[]\n", "")

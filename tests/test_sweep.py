@@ -94,7 +94,6 @@ def test_a_slurm_array_has_a_line_for_each_trial_and_needs_no_ray(tmp_path):
     done = subprocess.run(
         [*command, f"--workdir={tmp_path}", "--", "--config.data.path=log.csv"],
         cwd=cli.ROOT,
-        env=cli.ENV,
         capture_output=True,
         text=True,
     )
