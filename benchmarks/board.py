@@ -46,12 +46,22 @@ MATCHING = {
     "kernel": "one_step",
 }
 PROXIES = ("LR", "FM", "MLP", "DeepFM", "DCNv2")
+# What all variants share but where they say otherwise, whatever the config has: a slot is one row.
+BASE = {"memory.mix": 1, "inner.archs": ("LR", "DeepFM")}
 VARIANTS = {
     "diet": {},
     "diet_labels": LABELS,
     **{f"diet_on_{arch}": {"inner.archs": (arch,)} for arch in PROXIES},
     "diet_mix4": {"memory.mix": 4},
-    "diet_mix4_on_DeepFM": {"memory.mix": 4, "inner.archs": ("DeepFM",)},
+    **{f"diet_mix{m}_on_DeepFM": {"memory.mix": m, "inner.archs": ("DeepFM",)} for m in (4, 8)},
+    # Random rows, mixed by their labels, with the teacher's as they are: what mixing alone gives.
+    "random_mix4_soft": {
+        "memory.mix": 4,
+        "growth.select": "random",
+        "growth.rounds": 1,
+        "outer.steps": 1,
+        "outer.lr": 0.0,
+    },
     **{f"diet_{name}": {"growth.select": name} for name in ("random", "el2n", "grand", "tracin")},
     "rat_bptt_labels": PLAIN | LABELS,
     "rat_bptt_teacher": PLAIN,
@@ -103,7 +113,7 @@ def main(_) -> None:
     for rate, group, (phase, seed) in itertools.product(map(float, RATES.value), groups, phases):
         config = ConfigDict(CONFIG.value.to_dict())
         config.memory.rate, config.seed = rate, 0
-        config.update_from_flattened_dict(VARIANTS.get(group[0], {}))
+        config.update_from_flattened_dict(BASE | VARIANTS.get(group[0], {}))
         about = {"rate": rate, "config": digest(config), "phase": phase, "seed": seed}
         config.seed, config.eval.on = seed, "validation" if phase == "tune" else "next"
         mine = [x for x in read(file) if (x["rate"], x["config"]) == (rate, about["config"])]
@@ -118,12 +128,15 @@ def main(_) -> None:
 
 
 def digest(config: ConfigDict) -> str:
-    """By which a cell is known: what was asked for, but not where the log lies on this machine.
+    """By which a cell is known: what was asked for, but not where the log lies on this machine, and
+    not the rates that are chosen here.
 
     A config that says with newer keys what it once said without them keeps its digest.
     """
     said = json.loads(config.to_json())
     said["data"]["path"] = ""
+    for block in ("lr", "l2"):
+        said["eval"][block] = {"full": said["eval"][block]["full"]}
     for name, (now, before) in SINCE.items():
         *block, key = name.split(".")
         where = said[block[0]] if block else said

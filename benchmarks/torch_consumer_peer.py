@@ -17,6 +17,24 @@ from deepctr_torch.models import DCN, DeepFM
 from torch import nn
 
 
+class Mixtures(nn.Module):
+    """A field's embeddings: in training of slots, the means of those of the rows that each mixes
+    (ids and share [slots, M]); else of table rows."""
+
+    def __init__(self, table: nn.Embedding, ids, share):
+        super().__init__()
+        self.table, self.ids, self.share = table, ids, share
+
+    def forward(self, index):
+        if not self.training:
+            return self.table(index)
+        return (self.share[index][..., None] * self.table(self.ids[index])).sum(-2)
+
+    def squares(self, index):
+        """The squared lengths of the embeddings, of mixed rows by their shares."""
+        return (self.share[index] * self.table(self.ids[index]).square().sum(-1)).sum(-1)
+
+
 def build(arch: str, n_rows: int, fields: list[str], dense: list[str], recipe: dict, seed: int):
     """The model with embeddings and layers as the recipe starts them, and no penalty of its own."""
     sparse = [SparseFeat(name, n_rows, embedding_dim=recipe["dim"]) for name in fields]
@@ -40,11 +58,37 @@ def build(arch: str, n_rows: int, fields: list[str], dense: list[str], recipe: d
     return model
 
 
+def mix(model, ids, share) -> None:
+    """Has the model train on slots. ids int64 [slots, M, fields]: the rows; share [slots, M]."""
+    for tables in (model.embedding_dict, model.linear_model.embedding_dict):
+        for k, (name, table) in enumerate(list(tables.items())):
+            tables[name] = Mixtures(table, ids[:, :, k], share)
+
+
+class Adam(torch.optim.Optimizer):
+    """With eps_root inside the square root, as the recipe means it: PyTorch's Adam has its eps
+    outside, which takes smaller steps where gradients are small."""
+
+    def __init__(self, parameters, lr: float, eps_root: float):
+        super().__init__(parameters, {})
+        self.lr, self.eps_root, self.steps = lr, eps_root, 0
+
+    @torch.no_grad()
+    def step(self):
+        self.steps += 1
+        for p in (p for group in self.param_groups for p in group["params"] if p.grad is not None):
+            kept = self.state[p] or {"m": torch.zeros_like(p), "v": torch.zeros_like(p)}
+            self.state[p] = kept
+            kept["m"].lerp_(p.grad, 0.1)
+            kept["v"].lerp_(p.grad.square(), 0.001)
+            m, v = kept["m"] / (1 - 0.9**self.steps), kept["v"] / (1 - 0.999**self.steps)
+            p -= self.lr * m / (v + self.eps_root).sqrt()
+
+
 def fit(model, x, label, weight, arch: str, recipe: dict, seed: int) -> None:
     draw = np.random.default_rng(seed)
     lr, l2 = (recipe[k].get(arch, recipe[k]["default"]) for k in ("lr", "l2"))
-    # The recipe's eps stands inside the square root, PyTorch's outside.
-    adam = torch.optim.Adam(model.parameters(), lr=lr, eps=recipe["eps_root"] ** 0.5)
+    adam = Adam(model.parameters(), lr, recipe["eps_root"])
     steps, batch = recipe["steps"], recipe["batch"]
     passes = [draw.permutation(len(x)) for _ in range(-(-steps * batch // len(x)))]
     order = np.concatenate(passes)[: steps * batch].reshape(steps, batch)
@@ -52,11 +96,11 @@ def fit(model, x, label, weight, arch: str, recipe: dict, seed: int) -> None:
         adam.zero_grad()
         loss = nn.functional.binary_cross_entropy(model(x[rows])[:, 0], label[rows], weight[rows])
         if l2:
-            looked_up = (
-                table.weight[x[rows, k].long()]
-                for k, table in enumerate(model.embedding_dict.values())
-            )
-            loss = loss + l2 * sum(v.square().sum(-1).mean() for v in looked_up)
+            for k, table in enumerate(model.embedding_dict.values()):
+                index = x[rows, k].long()
+                mixed = isinstance(table, Mixtures)
+                squares = table.squares(index) if mixed else table(index).square().sum(-1)
+                loss = loss + l2 * squares.mean()
         loss.backward()
         adam.step()
 
@@ -72,8 +116,14 @@ def main(export: str, test: str, answer: str, archs: str, seeds: str) -> None:
     if dense:
         sys.exit("this script knows logs without dense features alone")
     ids = np.stack([table[name].to_numpy() for name in fields], 1)
-    x = torch.tensor(ids, dtype=torch.float32)
     label, weight = (torch.tensor(table[name].to_numpy()) for name in ("label", "weight"))
+    x, mixed = torch.tensor(ids, dtype=torch.float32), None
+    if "slot" in table.column_names:  # every M rows are one slot
+        n_slots = table["slot"].to_numpy().max() + 1
+        share = table["share"].to_numpy().reshape(n_slots, -1)
+        mixed = torch.tensor(ids).reshape(*share.shape, -1).long(), torch.tensor(share)
+        x = torch.arange(n_slots, dtype=torch.float32)[:, None].repeat(1, len(fields))
+        label, weight = (a.reshape(n_slots, -1)[:, 0] for a in (label, weight))
     asked = torch.tensor(rows["ids"], dtype=torch.float32)
     n_rows = int(max(ids.max(), rows["ids"].max())) + 1
     found = {}
@@ -82,7 +132,10 @@ def main(export: str, test: str, answer: str, archs: str, seeds: str) -> None:
         for seed in map(int, seeds.split(",")):
             torch.manual_seed(seed)
             model = build(arch, n_rows, fields, dense, recipe, seed)
+            if mixed:
+                mix(model, *mixed)
             fit(model, x, label, weight, arch, recipe, seed)
+            model.eval()
             with torch.no_grad():
                 answers.append(torch.logit(model(asked)[:, 0], eps=1e-7).numpy())
         found[arch] = np.stack(answers)

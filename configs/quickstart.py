@@ -10,13 +10,14 @@ from diet_jax.types import Config
 def get_config() -> Config:
     c = default.get_config()
     c.teacher.first_epochs = 4.0
+    c.memory.mix = 4
     c.outer.steps = 300
     # Chosen on validation slices: python -m benchmarks.recipes --config=configs/quickstart.py
     # (those of the memory with --seeds=0,1)
     lr, l2 = c.eval.lr, c.eval.l2
     lr.full.update({"default": 5e-4, "LR": 8e-3, "FM": 2e-3})
-    lr.memory.update({"default": 5e-3, "LR": 8e-2, "FM": 8e-2, "DeepFM": 8e-2})
-    l2.memory.update({"FM": 1.0, "DeepFM": 1.0})
+    lr.memory.update({"default": 2.5e-3, "LR": 4e-2, "FM": 1e-2})
+    l2.memory.update({"FM": 0.3})
     lr.random_hard.update({"default": 1.25e-3})
     l2.random_hard.update({"FM": 0.3})
     lr.random_soft.update({"default": 2.5e-3, "LR": 2e-2, "FM": 2e-2})

@@ -21,6 +21,7 @@ def get_config() -> Config:
     c.growth.pool = 16384
     # Rows have up to 33 values here, of a history too, and models forget what they were told twice:
     # one pass, of larger steps. Chosen on the ninth tenth of a stream of 200,000 rows.
+    c.inner.archs = ("LR", "DeepFM")
     c.inner.batch = 256
     c.inner.lr.update({"default": 5e-3, "LR": 4e-2})
     c.teacher.lr, c.teacher.epochs, c.teacher.first_epochs = 4e-3, 1.0, 1.0

@@ -125,6 +125,12 @@ def print_summary(records: list[Record], console: Console | None = None) -> None
     (console or Console()).print(summary_view(summarize(records)))
 
 
+def slots(record: dict[str, Any]) -> str:
+    """How many of a stage's record the memory has, and how many rows each mixes, if it does."""
+    each = f" of {record['mix']} mixed rows" if record.get("mix", 1) > 1 else ""
+    return f"{record['slots']:,} slots{each}"
+
+
 def stage_table(summary: dict[str, Any], stage: int) -> Group:
     """AUC of each architecture after one stage, by what it was trained on, and its gap recovery."""
     cells = [cell for cell in summary["cells"] if cell["stage"] == stage]
@@ -135,7 +141,7 @@ def stage_table(summary: dict[str, Any], stage: int) -> Group:
         table.add_row(cell["arch"], *map(auc, aucs), ratio(cell["R"]))
     title = f"Stage {stage} of {record['stages']}: AUC on stage {stage + 1}{_over(summary)}"
     note = (
-        f"{record['slots']:,} slots for {record['rows_so_far']:,} rows"
+        f"{slots(record)} for {record['rows_so_far']:,} rows"
         f" ({record['slots'] / record['rows_so_far']:.1%})"
         f"; {record['new']:,} new, {record['written']:,} old ones updated;"
         f" {seconds(record['seconds'])}"

@@ -198,7 +198,8 @@ field's number, from 0.
 ## Training on it
 
 Minimise the mean of `weight * cross_entropy(model(row), label)` from a fresh start, with the
-optimizer, steps and batch size in `recipe.json`: the rows were made for that recipe. A logistic
+optimizer, steps and batch size in `recipe.json`: the rows were made for that recipe. `eps_root`
+stands inside Adam's square root; PyTorch's `eps` stands outside and makes smaller steps. A logistic
 regression by plain SGD, for instance:
 
 ```python

@@ -15,6 +15,7 @@ import jax
 import numpy as np
 
 from diet_jax import checkpoint, console, fed, outlook, preemption, sharding, trials
+from diet_jax import memory as mem
 from diet_jax.baselines import find
 from diet_jax.data.prepare import Report
 from diet_jax.data.vocabulary import as_known
@@ -162,6 +163,7 @@ def distill(
         "rows_stage": len(turn.look.stage.source),
         "rows_so_far": turn.rows_so_far,
         "slots": int(used.sum()),
+        "mix": mem.mixed(memory),
         "hidden": [name for name, h in zip(fields, turn.hidden, strict=True) if h],
         "seconds_teacher": seconds_teacher,
         "born": np.bincount(memory.born[used], minlength=number + 1)[1:].tolist(),
@@ -353,7 +355,8 @@ def recipe(config: Config, memory: Memory) -> dict:
         "lr": config.eval.lr.memory.to_dict(),
         "l2": config.eval.l2.memory.to_dict(),
         "loss": "mean over the batch of weight * cross_entropy(logit, label) + l2 * the squared "
-        "length of the embeddings that the row looks up, first-order weights left out",
+        "length of the embeddings that the row looks up, those of mixed rows by their shares, "
+        "first-order weights left out",
         "order": "whole random passes over the slots",
         **learned,
     }

@@ -22,7 +22,7 @@ SMALL = {
     "outer.batch": 64,
     "outer.anchor_batch": 16,
     "growth.rounds": 2,
-    "growth.pool": 512,
+    "growth.pool": 1024,
     "growth.block": 256,
     "teacher.arch": "LR",
     "teacher.epochs": 1.0,

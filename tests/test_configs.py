@@ -112,7 +112,7 @@ def test_a_published_log_runs_as_downloaded(tmp_path):
         moment = f"2014-04-{1 + k // 400:02d}T{k % 400 // 20:02d}:{k % 20:02d}:00.000Z"
         rows.append(f"{k // 3},{moment},{214_500_000 + rng.integers(30)},0\n")
     (tmp_path / "yoochoose-clicks.dat").write_text("".join(rows))
-    changes = {"data__path": tmp_path, "growth__pool": 1024}
+    changes = {"data__path": tmp_path}
     status, _, err = cli.run(*small("published:sessions", tmp_path / "run", **changes))
     assert status == 0, err
 
@@ -127,7 +127,7 @@ def test_a_rating_needs_a_threshold(tmp_path):
 
 @pytest.mark.skipif(not SHARED.exists(), reason="MovieLens-100K may not be redistributed")
 def test_movielens_100k_runs_on_a_local_copy(tmp_path):
-    changes = {"stages__fractions": (0.9, 0.1), "data__path": SHARED}
+    changes = {"stages__fractions": (0.9, 0.1), "data__path": SHARED, "growth__pool": 2048}
     status, _, err = cli.run(*small("movielens_100k", tmp_path / "run", **changes))
     assert status == 0, err
     records = map(json.loads, (tmp_path / "run" / "metrics.jsonl").read_text().splitlines())

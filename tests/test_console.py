@@ -47,6 +47,11 @@ def test_the_stage_table_says_the_numbers():
     assert text.split("slots")[0].split()[-1] == "683"
 
 
+def test_the_stage_table_says_how_many_rows_a_slot_mixes():
+    records = [r | {"mix": 4} if r["kind"] == "stage" else r for r in fakes.run_records(stages=8)]
+    assert "683 slots of 4 mixed rows for 37,812 rows" in printed(console.print_stage, records, 3)
+
+
 def test_the_summary_says_the_numbers():
     records = fakes.run_records(stages=8)
     text = printed(console.print_summary, records)

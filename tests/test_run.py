@@ -22,7 +22,7 @@ EVAL = (
     "seconds seconds_compile"
 ).split()
 STAGE = (
-    "kind stage stages rows_stage rows_so_far slots new evicted written born label_hist "
+    "kind stage stages rows_stage rows_so_far slots mix new evicted written born label_hist "
     "weight_quantiles outer_steps skipped overshoot hidden seconds seconds_teacher "
     "seconds_influence seconds_outer"
 ).split()
@@ -133,11 +133,12 @@ def test_a_zoo_is_compared_on_the_memory_by_a_command_that_does_nothing_twice(wh
 def test_the_exported_memory_is_what_was_asked_for(whole):
     table = pq.read_table(whole[0] / "export" / "memory.parquet")
     slots = round(0.005 * (LOG_ROWS // 3 * 2))
-    assert len(table) == slots
+    assert set(table["slot"].to_pylist()) == set(range(slots))
+    rows = 4 * slots  # of the log, as each slot mixes four
     label, weight = table["label"].to_numpy(), table["weight"].to_numpy()
     assert 0 < label.min() < label.max() < 1 and weight.min() > 0
     assert set(table["born_stage"].to_pylist()) == {1, 2}
-    assert len(set(table["source_row"].to_pylist())) == slots
+    assert len(set(table["source_row"].to_pylist())) == len(table) == rows
     assert table["source_row"].to_numpy().max() < LOG_ROWS // 3 * 2  # the last stage only tests
 
 

@@ -19,7 +19,8 @@ def get_config() -> ConfigDict:
         ("outer.hide_above", (1.0,)),  # no outlook on the next stage
         ("outer.label_share", (0.5, 1.0)),
         ("outer.learn", (("label_logit",), ("log_weight",))),
-        ("inner.archs", (("LR",), ("DeepFM",))),
+        ("inner.archs", (("LR",), ("LR", "DeepFM"), ("DeepFM", "DCNv2"))),
+        ("memory.mix", (1, 2, 8)),
         ("memory.scratch", ("stage", "stream")),
     )
     c.seeds = (0, 1, 2)

@@ -54,6 +54,7 @@ def render(config: dict[str, Any], records: list[dict[str, Any]]) -> str:
         auc=console.auc,
         ratio=console.ratio,
         count=console.count,
+        slots=console.slots,
         plain=console.plain,
         seconds=console.seconds,
         heat=_heat,
