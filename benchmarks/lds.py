@@ -71,6 +71,7 @@ def one_seed(config: ConfigDict, seed: int) -> list[dict]:
     """By proxy and score: the LDS, the rank correlation to the exact score, and the seconds."""
     config = ConfigDict(config.to_dict())
     config.seed, config.outer.trajectories = seed, RUNS.value
+    config.memory.mix = 1  # single rows are dropped
     job = prepare(config)
     turn = begin(job, job.first, 1)
     blank, rng = job.first.memory, np.random.default_rng(seed)
