@@ -94,6 +94,7 @@ TUNE = flags.DEFINE_list("tune_seeds", "0", "Seeds with which rates are chosen."
 METHODS = flags.DEFINE_list("methods", [*ANY, *VARIANTS], "Baselines and variants.")
 LRS = flags.DEFINE_list("lrs", "0.00125,0.0025,0.005,0.01,0.02,0.04,0.08,0.16", "Their grid.")
 L2 = flags.DEFINE_list("l2", "0,0.03,0.1,0.3,1", "That of L2 on embeddings.")
+MEASURE = flags.DEFINE_bool("measure", True, "--nomeasure only renders the cells that are there.")
 ROOT = flags.DEFINE_string("root", ".", "Folder that holds benchmarks/ and docs/.")
 
 # On the next stage; on the stage just seen, and the mean over those before.
@@ -119,7 +120,7 @@ def main(_) -> None:
         mine = [x for x in read(file) if (x["rate"], x["config"]) == (rate, about["config"])]
         done = {x["method"] for x in mine if (x["phase"], x["seed"]) == (phase, seed)}
         todo = [name for name in names_of(group, phase) if name not in done]
-        if todo:
+        if todo and MEASURE.value:
             lines = tune(config, todo) if phase == "tune" else test(config, todo, choose(mine))
             with open(file, "a") as out:
                 out.write("".join(json.dumps(about | line) + "\n" for line in lines))
