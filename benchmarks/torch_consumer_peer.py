@@ -96,11 +96,8 @@ def fit(model, x, label, weight, arch: str, recipe: dict, seed: int) -> None:
         adam.zero_grad()
         loss = nn.functional.binary_cross_entropy(model(x[rows])[:, 0], label[rows], weight[rows])
         if l2:
-            for k, table in enumerate(model.embedding_dict.values()):
-                index = x[rows, k].long()
-                mixed = isinstance(table, Mixtures)
-                squares = table.squares(index) if mixed else table(index).square().sum(-1)
-                loss = loss + l2 * squares.mean()
+            tables = enumerate(model.embedding_dict.values())
+            loss = loss + l2 * sum(t.squares(x[rows, k].long()).mean() for k, t in tables)
         loss.backward()
         adam.step()
 
@@ -117,13 +114,14 @@ def main(export: str, test: str, answer: str, archs: str, seeds: str) -> None:
         sys.exit("this script knows logs without dense features alone")
     ids = np.stack([table[name].to_numpy() for name in fields], 1)
     label, weight = (torch.tensor(table[name].to_numpy()) for name in ("label", "weight"))
-    x, mixed = torch.tensor(ids, dtype=torch.float32), None
-    if "slot" in table.column_names:  # every M rows are one slot
-        n_slots = table["slot"].to_numpy().max() + 1
-        share = table["share"].to_numpy().reshape(n_slots, -1)
-        mixed = torch.tensor(ids).reshape(*share.shape, -1).long(), torch.tensor(share)
-        x = torch.arange(n_slots, dtype=torch.float32)[:, None].repeat(1, len(fields))
-        label, weight = (a.reshape(n_slots, -1)[:, 0] for a in (label, weight))
+    # Every M rows are one slot; without mixtures a row is a slot.
+    mixed = "slot" in table.column_names
+    n_slots = table["slot"].to_numpy().max() + 1 if mixed else len(table)
+    share = table["share"].to_numpy() if mixed else np.ones(n_slots, np.float32)
+    share = torch.tensor(share).reshape(n_slots, -1)
+    members = torch.tensor(ids).reshape(*share.shape, -1).long()
+    label, weight = (a.reshape(n_slots, -1)[:, 0] for a in (label, weight))
+    x = torch.arange(n_slots, dtype=torch.float32)[:, None].repeat(1, len(fields))
     asked = torch.tensor(rows["ids"], dtype=torch.float32)
     n_rows = int(max(ids.max(), rows["ids"].max())) + 1
     found = {}
@@ -132,8 +130,7 @@ def main(export: str, test: str, answer: str, archs: str, seeds: str) -> None:
         for seed in map(int, seeds.split(",")):
             torch.manual_seed(seed)
             model = build(arch, n_rows, fields, dense, recipe, seed)
-            if mixed:
-                mix(model, *mixed)
+            mix(model, members, share)
             fit(model, x, label, weight, arch, recipe, seed)
             model.eval()
             with torch.no_grad():
