@@ -107,7 +107,7 @@ def make(cell: dict, place: Placement, mebibytes: int = 1024):
         if influence:
             ids, one = zeros((plan.pool, f), i32), zeros(plan.pool)
             return slots, key, data, anchor, train.Examples(ids, zeros((plan.pool, 0)), one, one)
-        return state, slots, zeros(n, bool), key, zeros((), i32), data, anchor
+        return state, slots, zeros(n, bool), key, zeros((), i32), zeros((), i32), data, anchor
 
     program = make_influence if influence else make_outer_steps
     return program((inner,), plan, place), jax.eval_shape(arguments)
@@ -116,7 +116,7 @@ def make(cell: dict, place: Placement, mebibytes: int = 1024):
 def filled(cell: dict, shapes):
     """Arguments with random rows, all slots in use."""
     rng = np.random.default_rng(0)
-    state, slots, writable, _, first, data, anchor = jax.tree.map(
+    state, slots, writable, _, first, total, data, anchor = jax.tree.map(
         lambda a: np.zeros(a.shape, a.dtype) if a.dtype != shapes[3].dtype else a, shapes
     )
     u = cell["compact"]
@@ -136,7 +136,8 @@ def filled(cell: dict, shapes):
     anchor = Anchor(slots, np.int32(len(slots.valid)), np.float32(0.5))
     learned = {name: getattr(slots, name) for name in ("label_logit", "log_weight")}
     state = state._replace(learned=learned)
-    return state, slots, np.ones_like(writable), jax.random.key(0), first, data, anchor
+    some = state, slots, np.ones_like(writable), jax.random.key(0)
+    return *some, first, total, data, anchor
 
 
 def measure(cell: dict) -> dict | None:

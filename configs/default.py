@@ -102,6 +102,7 @@ def get_config() -> Config:
     c.outer.first_factor = 1.0  # the first stage gets this many times more: all builds on it
     c.outer.clip = 0.0  # cut a gradient to this times the running mean of its norm; 0: never
     c.outer.lr = 4e-2  # Adam on logits of labels and logarithms of weights
+    c.outer.schedule = "cosine"  # of it over the steps of a stage, down to 0; or constant
     c.outer.trajectories = 1  # inner runs averaged in an outer step, spread over the devices
     c.outer.batch = 4096  # real rows of the outer loss, per trajectory
     # Outer target = this * label + the rest * teacher. The teacher's are free of the labels' noise.

@@ -38,6 +38,7 @@ class Plan(NamedTuple):
     address_by: str = "influence"  # which old slots those are, see memory.ADDRESSING
     objective: str = "loss"  # of the outer steps, see matching.OBJECTIVES
     clip: float = 0.0  # a gradient is cut to this times the running mean of its norm; 0: never
+    schedule: str = "constant"  # of the outer rate over a stage, see SCHEDULES
     start: str = "fresh"  # where trajectories start: fresh, teacher, or mixed, half of each
 
 
@@ -62,6 +63,12 @@ class Anchor(NamedTuple):
     share: Array  # float32 [], the anchor's share of the outer loss
 
 
+# By the share of a stage's outer steps that are done, what the outer rate is multiplied by. Every
+# step is noisy, the more so for one of many slots; steps that shrink to nothing average that out.
+SCHEDULES = {
+    "constant": jnp.ones_like,
+    "cosine": lambda done: (1 + jnp.cos(jnp.pi * done)) / 2,
+}
 BINS = 8  # of ends of trajectories, whose gradients the mode adaptive remembers
 KEEP = 0.95  # of a running mean, at each step
 UNIFORM = 0.2  # share of ends that the mode adaptive draws from all alike
@@ -172,13 +179,15 @@ def make_outer_steps(proxies: tuple[Inner, ...], plan: Plan, place: Placement) -
     """The outer update: `plan.chunk` steps in one jit over the mesh, trajectories spread over it.
 
     The outer loss is the mean over the proxies, which share steps, batch, mode and window.
-    f(state, slots, writable bool [N], key, first step, stage, anchor) -> (state, loss [chunk]).
+    f(state, slots, writable bool [N], key, first step, steps of the stage, stage, anchor)
+    -> (state, loss [chunk]).
     """
     tx, objective = outer_optimizer(plan), OBJECTIVES[plan.objective]
+    schedule = SCHEDULES[plan.schedule]
 
     proxies = laid(proxies, place)
 
-    def one_step(state, slots, writable, key, stage, anchor):
+    def one_step(state, slots, writable, key, pace, stage, anchor):
         """One Adam step of the writable slots; the others come out bit for bit as they went in."""
         runs, where, outer = draw(key, proxies[0], plan, stage, anchor, state.ends)
         runs = runs._replace(**place.runs({"key": runs.key, "fresh": runs.fresh}))
@@ -199,6 +208,7 @@ def make_outer_steps(proxies: tuple[Inner, ...], plan: Plan, place: Placement) -
             most = jnp.where(state.norm > 0, plan.clip * state.norm, jnp.inf)
             grads = jax.tree.map(lambda g: g * jnp.minimum(1, most / norm), grads)
         updates, opt = tx.update(grads, state.opt, state.learned)
+        updates = jax.tree.map(lambda u: pace * u, updates)
         new: Any = optax.apply_updates(state.learned, updates)
 
         def write(name):
@@ -220,9 +230,10 @@ def make_outer_steps(proxies: tuple[Inner, ...], plan: Plan, place: Placement) -
         skip = state._replace(skipped=state.skipped + 1)
         return jax.tree.map(lambda a, b: jnp.where(good, a, b), after, skip), value
 
-    def chunk(state, slots, writable, key, first, stage, anchor):
+    def chunk(state, slots, writable, key, first, total, stage, anchor):
         def body(state, k):
-            return one_step(state, slots, writable, jax.random.fold_in(key, k), stage, anchor)
+            pace = schedule(k / total)
+            return one_step(state, slots, writable, jax.random.fold_in(key, k), pace, stage, anchor)
 
         return jax.lax.scan(body, state, first + jnp.arange(plan.chunk))
 

@@ -291,6 +291,8 @@ def distill_stage(
     scene = set_scene(engine, past, memory, fresh, share, start)
     key_score, key_outer = jax.random.split(jax.random.fold_in(key, number))
     key_steps = place.replicate(key_outer)
+    rounds = growth(plan, n_new, n_steps)
+    n_steps = plan.chunk * sum(chunks for _, chunks in rounds)
     at, before = paused or (blank_halfway(plan, memory), Progress(-1, 0, [], [0.0, 0.0]))
     losses, seconds = list(before.losses), list(before.seconds)
 
@@ -300,7 +302,7 @@ def distill_stage(
         return at._replace(outer=place.fetch(state)), progress
 
     taken = 0
-    for r, (size, chunks) in enumerate(growth(plan, n_new, n_steps)):
+    for r, (size, chunks) in enumerate(rounds):
         size *= mem.mixed(memory)  # rows from here on
         taken += size
         if r < before.round:
@@ -325,8 +327,9 @@ def distill_stage(
         for k in range(before.chunks if r == before.round else 0, chunks):
             at_safe_point(partial(pause, at, state, Progress(r, k, [], []), began))
             first = len(losses) * plan.chunk
+            span = np.int32(first), np.int32(n_steps)
             state, loss = engine.outer_steps(
-                state, slots, mask, key_steps, np.int32(first), scene.stage, scene.anchor
+                state, slots, mask, key_steps, *span, scene.stage, scene.anchor
             )
             if losses:
                 report(first, means(losses[-1:])[0])

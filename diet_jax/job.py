@@ -8,7 +8,7 @@ import numpy as np
 
 from diet_jax import baselines, fed, trials
 from diet_jax import memory as mem
-from diet_jax.bilevel import Plan
+from diet_jax.bilevel import SCHEDULES, Plan
 from diet_jax.compact import capacity
 from diet_jax.data import load_stream
 from diet_jax.data.prepare import Report
@@ -132,6 +132,7 @@ def check(config: Config) -> None:
         ("inner.damping", i.damping >= 0, "0 or more"),
         ("inner.solves", i.solves >= 1, "1 or more"),
         ("outer.clip", o.clip >= 0, "0 or more"),
+        ("outer.schedule", o.schedule in SCHEDULES, f"one of {', '.join(SCHEDULES)}"),
         ("outer.objective", o.objective in OBJECTIVES, f"one of {', '.join(OBJECTIVES)}"),
         ("outer.learn", o.learn and set(o.learn) <= set(leaves), f"of {', '.join(leaves)}"),
         ("outer.steps", o.steps >= 1, "1 or more"),
@@ -195,6 +196,7 @@ def make_plan(config: Config, stream: Stream) -> Plan:
         spread_field=schema.pool.index(fields.index(g.spread_field)) if g.spread_field else -1,
         spread_cap=g.spread_cap,
         clip=o.clip,
+        schedule=o.schedule,
         start=config.inner.start,
         address_by=config.addressing.by,
         objective=o.objective,

@@ -82,7 +82,7 @@ def outer_steps(engine, n, **change):
 
     def go(scene, state=before):
         state = jax.tree.map(jnp.array, state)  # what is donated is gone
-        args = (slots, slots.valid, jax.random.key(7), np.int32(0), scene.stage, scene.anchor)
+        args = (slots, slots.valid, jax.random.key(7), np.int32(0), np.int32(n), scene.stage, scene.anchor)
         return run(state, *args)
 
     return scene, before, go

@@ -171,7 +171,7 @@ def outer_gradient(engine: Engine, scene: Scene, slots: Slots):
     state = start_outer(engine.plan, learned)
     state, slots, writable = engine.place.replicate((state, slots, slots.valid))
     key = engine.place.replicate(jax.random.key(7))
-    args = (key, np.int32(0), scene.stage, scene.anchor)
+    args = (key, np.int32(0), np.int32(1), scene.stage, scene.anchor)
     state, loss = engine.outer_steps(state, slots, writable, *args)
     moment = optax.tree_utils.tree_get(state.opt, "mu")
     return float(loss[0]), {name: 10 * np.asarray(leaf) for name, leaf in moment.items()}
