@@ -96,10 +96,8 @@ def make(cell: dict, place: Placement, mebibytes: int = 1024):
         data = StageData(
             zeros(u, i32),
             zeros(c.get("fixed", u), i32),
-            zeros((rows, f), i32),
-            zeros((rows, 0)),
-            zeros(rows),
-            zeros(rows),
+            zeros(u + c.get("fixed", u), i32),
+            train.Examples(zeros((rows, f), i32), zeros((rows, 0)), zeros(rows), zeros(rows)),
             zeros((), i32),
         )
         anchor = Anchor(slots, zeros((), i32), zeros((), f32))
@@ -125,13 +123,17 @@ def filled(cell: dict, shapes):
         valid=np.ones_like(slots.valid),
         label_logit=rng.normal(size=slots.label_logit.shape).astype(np.float32),
     )
+    rows = data.rows._replace(
+        ids=rng.integers(0, 2 * u, data.rows.ids.shape, np.int32),
+        target=rng.random(data.rows.target.shape).astype(np.float32),
+        weight=np.ones_like(data.rows.weight),
+    )
     data = data._replace(
         trained=np.arange(u, dtype=np.int32),
         fixed=np.arange(u, 2 * u, dtype=np.int32),
-        ids=rng.integers(0, 2 * u, data.ids.shape, np.int32),
-        target=rng.random(data.target.shape).astype(np.float32),
-        weight=np.ones_like(data.weight),
-        n=np.int32(len(data.target)),
+        where=np.arange(2 * u, dtype=np.int32),
+        rows=rows,
+        n=np.int32(len(rows.target)),
     )
     anchor = Anchor(slots, np.int32(len(slots.valid)), np.float32(0.5))
     learned = {name: getattr(slots, name) for name in ("label_logit", "log_weight")}

@@ -43,14 +43,16 @@ class Plan(NamedTuple):
 
 
 class StageData(NamedTuple):
-    """A stage on the device, ids in compact rows: what outer batches are drawn from."""
+    """A stage on the device: what outer batches are drawn from.
+
+    Its rows count the table rows that the stage looks up from 0, so that they stay as they are
+    while the memory and the compact table grow; `where` leads from there to the compact table.
+    """
 
     trained: Array  # int32 [Ut], table rows of the compact table, as in Trajectory
     fixed: Array  # int32 [Uf]
-    ids: Array  # int32 [C, K]
-    dense: Array  # [C, G]
-    target: Array  # [C], the outer target
-    weight: Array  # [C]
+    where: Array  # int32 [Ut + Uf], of which the stage uses the first ones
+    rows: Examples  # C of them; target: the outer target
     n: Array  # int32 [], rows in use
     start: Params = None  # the teacher's parameters in compact rows, if trajectories start there
 
@@ -106,9 +108,11 @@ def outer_examples(key: Array, plan: Plan, stage: StageData, anchor: Anchor) -> 
     j = jax.random.randint(key_anchor, (plan.anchor_batch,), 0, jnp.maximum(anchor.n, 1))
     old = anchor.slots.examples(j)
     total = plan.batch + plan.anchor_batch
-    fresh = (1 - anchor.share) * total / plan.batch * stage.weight[i]
+    rows = jax.tree.map(lambda a: a[i], stage.rows)
+    fresh = (1 - anchor.share) * total / plan.batch * rows.weight
     kept = jnp.full(plan.anchor_batch, anchor.share * total / max(plan.anchor_batch, 1))
-    rows = Examples(stage.ids[i], stage.dense[i], stage.target[i], fresh)
+    ids = jnp.where(rows.ids < 0, rows.ids, stage.where[rows.ids])
+    rows = rows._replace(ids=ids, weight=fresh)
     old = old._replace(weight=kept)
     if old.mix is not None:
         return rows, old

@@ -12,7 +12,7 @@ import numpy as np
 
 from diet_jax.types import Array
 
-BLOCK = 1 << 20  # ids that are looked for at once: a stage's would take several times its memory
+BLOCK = 1 << 20  # ids that are looked up at once: a stage's would take several times its memory
 
 
 class Compact(NamedTuple):
@@ -33,17 +33,31 @@ class Compact(NamedTuple):
 
         Raises ValueError when an id is not among the rows: a look-up would return another row.
         """
-        by_row = np.argsort(self.rows, kind="stable")
-        ordered = self.rows[by_row]
+        # A table of all ids: a look-up each, and pages of it that no id falls in take no memory.
+        size = int(self.rows.max()) + 1
+        position = np.zeros(size, np.int32)  # and one, so that 0 says that a row is not there
+        position[self.rows[::-1]] = np.arange(len(self.rows), 0, -1)
         flat, positions = ids.reshape(-1), np.empty(ids.size, np.int32)
         for start in range(0, ids.size, BLOCK):
             some = flat[start : start + BLOCK]
-            at = np.minimum(np.searchsorted(ordered, some), len(ordered) - 1)
-            found = ordered[at] == some
-            if not (found | (some < 0)).all():
+            at = np.where(some < 0, 0, position[np.clip(some, 0, size - 1)]) - 1
+            if (some >= size).any() or (at < 0)[some >= 0].any():
                 raise ValueError("an id is not among the rows of the compact table")
-            positions[start : start + BLOCK] = np.where(found, by_row[at], -1)
+            positions[start : start + BLOCK] = at
         return positions.reshape(ids.shape)
+
+
+def distinct(*ids: np.ndarray) -> np.ndarray:
+    """int32 [U], the table rows among ids of any shapes, each once, ascending.
+
+    By marks in a table of all ids, since to sort the ids of a long stage takes minutes.
+    """
+    flat = [a.reshape(-1) for a in ids if a.size]
+    seen = np.zeros(max((int(a.max()) for a in flat), default=-1) + 2, bool)
+    for a in flat:
+        for start in range(0, a.size, BLOCK):
+            seen[a[start : start + BLOCK]] = True  # -1, no value, marks the last place
+    return np.flatnonzero(seen[:-1]).astype(np.int32)
 
 
 def compact(trained: np.ndarray, looked_up: np.ndarray, floor: int, parts: int = 1) -> Compact:
@@ -52,8 +66,8 @@ def compact(trained: np.ndarray, looked_up: np.ndarray, floor: int, parts: int =
     Both kinds have the capacity of a power of two >= `floor` that holds their distinct rows, or of
     the next multiple of `parts`.
     """
-    inner = np.unique(trained[trained >= 0]).astype(np.int32)
-    rest = np.setdiff1d(looked_up[looked_up >= 0], inner).astype(np.int32)
+    inner = distinct(trained)
+    rest = np.setdiff1d(distinct(looked_up), inner, assume_unique=True)
     kinds = [
         pad_rows(kind, -(-capacity(len(kind), floor) // parts) * parts).reshape(parts, -1)
         for kind in (inner, rest)

@@ -25,7 +25,7 @@ from diet_jax.bilevel import (
     make_overshoot,
     start_outer,
 )
-from diet_jax.compact import Compact, compact, cut, pad_to
+from diet_jax.compact import Compact, compact, cut, distinct, pad_to
 from diet_jax.metagrad import Inner, Slots
 from diet_jax.sharding import Placement
 from diet_jax.train import Examples
@@ -60,29 +60,18 @@ def make_engine(
     )
 
 
-class Scene(NamedTuple):
-    """A stage and the memory it found, on the devices, in the compact rows of a round."""
+class Laid(NamedTuple):
+    """A stage on the devices, where it stays while the memory grows."""
 
-    compact: Compact
-    stage: StageData
-    anchor: Anchor
+    table_rows: np.ndarray  # int32 [D], that it looks up, ascending
+    rows: Examples  # [C], ids counted by `table_rows`; target: the outer target
+    n: np.ndarray  # int32 [], rows in use
     start_logit: np.ndarray  # float32 [n], where the label of a new slot starts
 
 
-def set_scene(
-    engine: Engine, past: Memory, now: Memory, fresh: Taught, share: float, start: Params = None
-) -> Scene:
-    """Lay out a stage, and the memory `past` that it found, for training on the memory `now`.
-
-    share: the past's share of the outer loss. `now` holds the rows of `past` and maybe more.
-    start: parameters on the whole table (numpy; only the rows needed reach the devices), from which
-    trajectories may start.
-    """
+def lay_out(engine: Engine, fresh: Taught) -> Laid:
+    """Put a stage on the devices: the rows of the outer loss, as the next stage would show them."""
     plan, rows = engine.plan, fresh.rows
-    # `past` too: its free slots look up rows that a full memory no longer holds.
-    looked_up = np.concatenate([rows.ids, fresh.ahead_ids])
-    parts = engine.place.size("table")
-    table = compact(np.stack([past.ids, now.ids]), looked_up, engine.min_rows, parts)
 
     def known(teacher_logit):  # what the outer loss takes for the truth
         return plan.label_share * rows.label + (1 - plan.label_share) * expit(teacher_logit)
@@ -92,19 +81,43 @@ def set_scene(
         with np.errstate(divide="ignore"):
             logit = to_logit(known(logit))
     logit = np.clip(logit, -plan.max_logit, plan.max_logit).astype(np.float32)
-    target = known(fresh.ahead_logit)
-    stage = StageData(
-        *cut(table.rows, table.n_trained, parts),
-        pad_to(table.positions(fresh.ahead_ids), engine.n_stage),
-        pad_to(rows.dense, engine.n_stage),
-        pad_to(target.astype(np.float32), engine.n_stage),
-        pad_to(rows.weight, engine.n_stage),
-        np.int32(len(rows.label)),
-        start and {**start, "table": start["table"][table.rows]},
-    )
+    table_rows = distinct(rows.ids, fresh.ahead_ids)
+    own = Compact(table_rows, 0).positions(fresh.ahead_ids)
+    target = known(fresh.ahead_logit).astype(np.float32)
+    columns = own, rows.dense, target, rows.weight
+    padded = Examples(*(pad_to(column, engine.n_stage) for column in columns))
+    placed, n = engine.place.replicate((padded, np.int32(len(rows.label))))
+    return Laid(table_rows, placed, n, logit)
+
+
+class Scene(NamedTuple):
+    """A stage and the memory it found, on the devices, in the compact rows of a round."""
+
+    compact: Compact
+    stage: StageData
+    anchor: Anchor
+    start_logit: np.ndarray  # as in Laid
+
+
+def set_scene(
+    engine: Engine, past: Memory, now: Memory, laid: Laid, share: float, start: Params = None
+) -> Scene:
+    """A stage, and the memory `past` that it found, for training on the memory `now`.
+
+    share: the past's share of the outer loss. `now` holds the rows of `past` and maybe more.
+    start: parameters on the whole table (numpy; only the rows needed reach the devices), from which
+    trajectories may start.
+    """
+    # `past` too: its free slots look up rows that a full memory no longer holds.
+    parts = engine.place.size("table")
+    table = compact(np.stack([past.ids, now.ids]), laid.table_rows, engine.min_rows, parts)
+    where = pad_to(table.positions(laid.table_rows), len(table.rows))
+    start = start and {**start, "table": start["table"][table.rows]}
     anchor = Anchor(to_slots(past, table), np.int32(past.valid.sum()), np.float32(share))
-    stage, anchor = engine.place.replicate((stage, anchor))
-    return Scene(table, stage, anchor, logit)
+    parted = cut(table.rows, table.n_trained, parts)
+    *parted, where, start, anchor = engine.place.replicate((*parted, where, start, anchor))
+    stage = StageData(*parted, where, laid.rows, laid.n, start)
+    return Scene(table, stage, anchor, laid.start_logit)
 
 
 def to_slots(memory: Memory, table: Compact) -> Slots:
@@ -288,7 +301,8 @@ def distill_stage(
     place, plan, clock = engine.place, engine.plan, time.perf_counter
     past, n_old = memory, int(memory.valid.sum())
     share = plan.anchor * n_old / (n_old + n_new)
-    scene = set_scene(engine, past, memory, fresh, share, start)
+    laid = lay_out(engine, fresh)
+    scene = set_scene(engine, past, memory, laid, share, start)
     key_score, key_outer = jax.random.split(jax.random.fold_in(key, number))
     key_steps = place.replicate(key_outer)
     rounds = growth(plan, n_new, n_steps)
@@ -317,7 +331,7 @@ def distill_stage(
             elif given is None:
                 chosen, _ = choose_rows(engine, at.memory, fresh, scene, size, key_round)
             at = widen(plan, at, fresh, scene, chosen if given is None else given, number)
-        scene = set_scene(engine, past, at.memory, fresh, share, start)
+        scene = set_scene(engine, past, at.memory, laid, share, start)
         seconds[0] += clock() - began
 
         began = clock()

@@ -295,7 +295,7 @@ def prepare(
         )
     place = make_place(plan.trajectories, **config.mesh.to_dict())
     proxies = make_proxies(config, schema, plan.trajectories // place.size("trajectory"))
-    engine = make_engine(proxies, plan, place, config.inner.min_rows, capacity(n_stage))
+    engine = make_engine(proxies, plan, place, config.inner.min_rows, n_stage)
     t, budget = config.teacher, config.resident_mebibytes << 20
     most = max(t.epochs, t.first_epochs)
     teacher = make_teacher(

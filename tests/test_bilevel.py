@@ -82,7 +82,8 @@ def outer_steps(engine, n, **change):
 
     def go(scene, state=before):
         state = jax.tree.map(jnp.array, state)  # what is donated is gone
-        args = (slots, slots.valid, jax.random.key(7), np.int32(0), np.int32(n), scene.stage, scene.anchor)
+        span = np.int32(0), np.int32(n)
+        args = (slots, slots.valid, jax.random.key(7), *span, scene.stage, scene.anchor)
         return run(state, *args)
 
     return scene, before, go
@@ -90,7 +91,9 @@ def outer_steps(engine, n, **change):
 
 def test_a_step_that_is_not_finite_is_not_taken_and_counted(engine):
     scene, before, go = outer_steps(engine, 3)
-    broken = scene.stage._replace(target=np.full_like(scene.stage.target, np.nan))
+    rows = scene.stage.rows
+    rows = rows._replace(target=np.full_like(rows.target, np.nan))
+    broken = scene.stage._replace(rows=rows)
     after, loss = go(scene._replace(stage=broken))
     assert np.isnan(loss).all() and after.skipped == 3
     for a, b in zip(
@@ -128,7 +131,8 @@ def test_outer_rows_weigh_the_stage_and_the_past_by_their_shares(engine):
     np.testing.assert_allclose(fresh.weight.sum() / total, 0.7, rtol=1e-5)
     np.testing.assert_allclose(old.weight.sum() / total, 0.3, rtol=1e-5)
 
-    heavy = scene.stage._replace(weight=3 * scene.stage.weight)
+    log = scene.stage.rows
+    heavy = scene.stage._replace(rows=log._replace(weight=3 * log.weight))
     again = jax.vmap(lambda k: outer_examples(k, plan, heavy, scene.anchor))(keys).weight
     np.testing.assert_allclose(again[:, : plan.batch], 3 * rows.weight[:, : plan.batch], rtol=1e-6)
     np.testing.assert_array_equal(again[:, plan.batch :], rows.weight[:, plan.batch :])
@@ -136,8 +140,8 @@ def test_outer_rows_weigh_the_stage_and_the_past_by_their_shares(engine):
     def seen(ids, target):
         return {(*row, round(t, 3)) for row, t in zip(ids.tolist(), target.tolist(), strict=True)}
 
-    stage, n = scene.stage, int(scene.stage.n)
-    assert seen(fresh.ids, fresh.target) == seen(stage.ids[:n], stage.target[:n])
+    n, where = int(scene.stage.n), np.asarray(scene.stage.where)
+    assert seen(fresh.ids, fresh.target) == seen(where[log.ids[:n]], log.target[:n])
     used = slots.valid
     soft = 1 / (1 + np.exp(-slots.label_logit[used]))
     assert seen(old.ids, old.target) == seen(slots.ids[used], soft)

@@ -12,7 +12,7 @@ from test_metagrad import linear
 
 from diet_jax import memory as mem
 from diet_jax import run
-from diet_jax.distill import choose_rows, distill_stage, set_scene
+from diet_jax.distill import choose_rows, distill_stage, lay_out, set_scene
 from diet_jax.job import prepare, slots_after
 
 BUDGET = 14
@@ -44,7 +44,7 @@ def test_a_stage_gives_up_the_slots_whose_loss_costs_it_least():
     assert stayed.sum() == n_old - n_evict and (new.born == 3).sum() == n_new
 
     share = engine.plan.anchor * n_old / (n_old + n_new)
-    scene = set_scene(engine, old, old, stage, share)
+    scene = set_scene(engine, old, old, lay_out(engine, stage), share)
     key_score = jax.random.split(jax.random.fold_in(key, 3))[0]
     _, influence = choose_rows(engine, old, stage, scene, 3, jax.random.fold_in(key_score, 0))
     cost = np.exp(old.log_weight) * influence

@@ -16,6 +16,7 @@ from diet_jax.distill import (
     blank_halfway,
     distill_stage,
     growth,
+    lay_out,
     set_scene,
 )
 from diet_jax.models import init_params, make_model
@@ -122,7 +123,7 @@ def test_a_memory_may_fill_up(engine):
     look = Look(fresh, None, None)  # pyright: ignore
     now = find("random_hard")(past, look, 2 + int(past.valid.sum()), 2, 1, np.random.default_rng(0))
     assert now.valid.all()
-    set_scene(engine, past, now, fresh, share=0.0)
+    set_scene(engine, past, now, lay_out(engine, fresh), share=0.0)
 
 
 def test_one_compilation_serves_every_stage(engine, streamed):

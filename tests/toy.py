@@ -8,7 +8,15 @@ import optax
 from configs import default
 from diet_jax import memory as mem
 from diet_jax.bilevel import Plan, start_outer
-from diet_jax.distill import Engine, Scene, distill_stage, make_engine, set_scene, to_slots
+from diet_jax.distill import (
+    Engine,
+    Scene,
+    distill_stage,
+    lay_out,
+    make_engine,
+    set_scene,
+    to_slots,
+)
 from diet_jax.metagrad import Inner, Slots, Trajectory
 from diet_jax.models import make_model
 from diet_jax.optim import Optimizer
@@ -158,7 +166,8 @@ def first_turn(engine: Engine, start: Params = None) -> tuple[Scene, Slots]:
     """16 rows of stage 1 as the memory with which stage 2 begins; start: as in `set_scene`."""
     (ids, dense, *_), source, logit, *_ = stage(1)
     memory = mem.append(empty(), ids[:16], dense[:16], logit[:16], 0.2, 1, source[:16])
-    scene = set_scene(engine, memory, memory, stage(2), share=0.3, start=start)
+    laid = lay_out(engine, stage(2))
+    scene = set_scene(engine, memory, memory, laid, share=0.3, start=start)
     return scene, to_slots(memory, scene.compact)
 
 
