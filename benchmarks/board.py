@@ -47,13 +47,18 @@ MATCHING = {
 }
 PROXIES = ("LR", "FM", "MLP", "DeepFM", "DCNv2")
 # What all variants share but where they say otherwise, whatever the config has: a slot is one row.
-BASE = {"memory.mix": 1, "inner.archs": ("LR", "DeepFM")}
+BASE = {"memory.mix": 1, "inner.archs": ("LR", "DeepFM"), "outer.schedule": "constant"}
+COSINE = {"outer.schedule": "cosine"}
+MIX4 = {"memory.mix": 4, "inner.archs": ("DeepFM",)}
 VARIANTS = {
     "diet": {},
+    "diet_cosine": COSINE,
+    "diet_mix4_on_DeepFM_cosine": MIX4 | COSINE,
+    "rat_bptt_teacher_cosine": PLAIN | COSINE,
     "diet_labels": LABELS,
     **{f"diet_on_{arch}": {"inner.archs": (arch,)} for arch in PROXIES},
     "diet_mix4": {"memory.mix": 4},
-    **{f"diet_mix{m}_on_DeepFM": {"memory.mix": m, "inner.archs": ("DeepFM",)} for m in (4, 8)},
+    **{f"diet_mix{m}_on_DeepFM": MIX4 | {"memory.mix": m} for m in (4, 8)},
     # Random rows, mixed by their labels, with the teacher's as they are: what mixing alone gives.
     "random_mix4_soft": {
         "memory.mix": 4,
@@ -84,6 +89,7 @@ SINCE = {
     "memory.mix": (1, None),
     "memory.budget": (0, None),
     "checkpoint.every": (10.0, None),
+    "outer.schedule": ("constant", None),
     "outer.learn": (["label_logit", "log_weight", "mix"], ["label_logit", "log_weight"]),
 }
 

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 import toy
 
 from diet_jax.bilevel import (
@@ -80,11 +81,10 @@ def outer_steps(engine, n, **change):
     before = start_outer(plan, learned)
     run = make_outer_steps((toy.smooth_proxy(),), plan, engine.place)
 
-    def go(scene, state=before):
+    def go(scene, state=before, span=(0, n)):
         state = jax.tree.map(jnp.array, state)  # what is donated is gone
-        span = np.int32(0), np.int32(n)
-        args = (slots, slots.valid, jax.random.key(7), *span, scene.stage, scene.anchor)
-        return run(state, *args)
+        steps = map(np.int32, span)
+        return run(state, slots, slots.valid, jax.random.key(7), *steps, scene.stage, scene.anchor)
 
     return scene, before, go
 
@@ -116,6 +116,18 @@ def test_gradients_are_cut_to_their_running_mean(engine):
     np.testing.assert_allclose(moment(cut), 0.1 * 0.5 * small.norm, rtol=1e-5)
     np.testing.assert_allclose(moment(first), 0.1 * first.norm, rtol=1e-5)
     np.testing.assert_allclose(cut.norm, 0.95 * small.norm + 0.05 * first.norm, rtol=1e-5)
+
+
+@pytest.mark.parametrize("done, pace", [(0, 1.0), (4, 0.5), (8, 0.0)])
+def test_steps_shrink_along_a_cosine_over_the_stage(engine, done, pace):
+    def moved(schedule):
+        scene, before, go = outer_steps(engine, 1, schedule=schedule)
+        after, _ = go(scene, span=(done, 8))
+        return after.learned["label_logit"] - before.learned["label_logit"]
+
+    far = moved("constant")
+    assert np.abs(far).max() > 1e-3
+    np.testing.assert_allclose(moved("cosine"), pace * far, atol=1e-6)
 
 
 def test_outer_rows_weigh_the_stage_and_the_past_by_their_shares(engine):
