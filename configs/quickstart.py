@@ -16,8 +16,8 @@ def get_config() -> Config:
     # (those of the memory with --seeds=0,1)
     lr, l2 = c.eval.lr, c.eval.l2
     lr.full.update({"default": 5e-4, "LR": 8e-3, "FM": 2e-3})
-    lr.memory.update({"default": 2.5e-3, "LR": 4e-2, "FM": 1e-2})
-    l2.memory.update({"FM": 0.3})
+    lr.memory.update({"default": 2.5e-3, "LR": 4e-2, "FM": 4e-2, "DeepFM": 5e-3})
+    l2.memory.update({"FM": 1.0, "DCNv2": 0.03})
     lr.random_hard.update({"default": 1.25e-3})
     l2.random_hard.update({"FM": 0.3})
     lr.random_soft.update({"default": 2.5e-3, "LR": 2e-2, "FM": 2e-2})
