@@ -19,7 +19,7 @@ def get_config() -> Config:
     c.stages.count = 8
     c.memory.rate = 0.01
     c.growth.pool = 20480  # for rounds of 10,000 rows, which 1 % of ten million takes
-    # Rows have up to 33 values here, of a history too, and models overfit in a second pass over all.
+    # Rows have up to 33 values here, of a history too, and a second pass over all of them overfits.
     # What deep models gain, products of fields, takes them more steps on a memory.
     c.inner.steps, c.inner.batch = 240, 256
     c.inner.lr.default = 2e-2
