@@ -114,9 +114,10 @@ def set_scene(
     where = pad_to(table.positions(laid.table_rows), len(table.rows))
     start = start and {**start, "table": start["table"][table.rows]}
     anchor = Anchor(to_slots(past, table), np.int32(past.valid.sum()), np.float32(share))
-    parted = cut(table.rows, table.n_trained, parts)
-    *parted, where, start, anchor = engine.place.replicate((*parted, where, start, anchor))
-    stage = StageData(*parted, where, laid.rows, laid.n, start)
+    trained, fixed = cut(table.rows, table.n_trained, parts)
+    sent = engine.place.replicate((trained, fixed, where, start, anchor))
+    trained, fixed, where, start, anchor = sent
+    stage = StageData(trained, fixed, where, laid.rows, laid.n, start)
     return Scene(table, stage, anchor, laid.start_logit)
 
 
