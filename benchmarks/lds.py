@@ -21,13 +21,12 @@ from ml_collections import ConfigDict, config_flags
 from scipy.stats import spearmanr
 
 from diet_jax.baselines import find
-from diet_jax.distill import set_scene, to_slots
+from diet_jax.distill import lay_out, set_scene, to_slots
 from diet_jax.files import replace_text
 from diet_jax.job import make_proxies, prepare
 from diet_jax.metagrad import Trajectory, adjoints, outer_loss
 from diet_jax.record import software_versions
 from diet_jax.run import begin
-from diet_jax.train import Examples
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "The config of log and proxies.")
 SUBSETS = flags.DEFINE_integer("subsets", 100, "Subsets that are dropped.")
@@ -76,10 +75,10 @@ def one_seed(config: ConfigDict, seed: int) -> list[dict]:
     turn = begin(job, job.first, 1)
     blank, rng = job.first.memory, np.random.default_rng(seed)
     memory = find("random_soft")(blank, turn.look, turn.n_slots, turn.n_new, 1, rng)
-    scene = set_scene(job.engine, blank, memory, turn.look.stage, 0.0)
+    scene = set_scene(job.engine, blank, memory, lay_out(job.engine, turn.look.stage), 0.0)
     slots, stage = jax.device_put(to_slots(memory, scene.compact)), scene.stage
     at = rng.choice(int(stage.n), OUTER, replace=False)
-    outer = Examples(stage.ids[at], stage.dense[at], stage.target[at], stage.weight[at])
+    outer = stage.examples(at)
     keys = jax.random.split(jax.random.key(seed), RUNS.value)
     run = Trajectory(stage.trained, stage.fixed, keys, np.int32(config.inner.steps))
     axes = Trajectory(trained=None, fixed=None, key=0, end=None)

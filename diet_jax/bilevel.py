@@ -56,6 +56,11 @@ class StageData(NamedTuple):
     n: Array  # int32 [], rows in use
     start: Params = None  # the teacher's parameters in compact rows, if trajectories start there
 
+    def examples(self, index: Array) -> Examples:
+        """Its rows of these numbers, with ids in compact rows; -1, no value, stays."""
+        rows = jax.tree.map(lambda a: a[index], self.rows)
+        return rows._replace(ids=jnp.where(rows.ids < 0, rows.ids, self.where[rows.ids]))
+
 
 class Anchor(NamedTuple):
     """The memory as the stage found it, used as soft-labelled rows that keep the past."""
@@ -108,11 +113,10 @@ def outer_examples(key: Array, plan: Plan, stage: StageData, anchor: Anchor) -> 
     j = jax.random.randint(key_anchor, (plan.anchor_batch,), 0, jnp.maximum(anchor.n, 1))
     old = anchor.slots.examples(j)
     total = plan.batch + plan.anchor_batch
-    rows = jax.tree.map(lambda a: a[i], stage.rows)
+    rows = stage.examples(i)
     fresh = (1 - anchor.share) * total / plan.batch * rows.weight
     kept = jnp.full(plan.anchor_batch, anchor.share * total / max(plan.anchor_batch, 1))
-    ids = jnp.where(rows.ids < 0, rows.ids, stage.where[rows.ids])
-    rows = rows._replace(ids=ids, weight=fresh)
+    rows = rows._replace(weight=fresh)
     old = old._replace(weight=kept)
     if old.mix is not None:
         return rows, old

@@ -51,7 +51,7 @@ def compiled(engine: Engine) -> str:
     learned = {name: getattr(slots, name) for name in toy.LEARNED}
     state, key = start_outer(engine.plan, learned), jax.random.key(7)
     args = engine.place.replicate((state, slots, slots.valid, key))
-    lowered = engine.outer_steps.lower(*args, np.int32(0), scene.stage, scene.anchor)
+    lowered = engine.outer_steps.lower(*args, np.int32(0), np.int32(1), scene.stage, scene.anchor)
     return lowered.compile().as_text()
 
 

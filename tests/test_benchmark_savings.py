@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks.break_even import line, markdown
+from benchmarks.savings import line, markdown
 
 
 def test_the_seconds_of_a_run_give_what_trials_save_and_when_it_is_paid_for():
