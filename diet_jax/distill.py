@@ -162,8 +162,9 @@ def choose_rows(
         np.ones(plan.pool, np.float32),
     )
     slots = to_slots(memory, scene.compact)
-    args = engine.place.replicate((slots, key, scene.stage, scene.anchor, candidates))
-    of_slots, of_rows = (np.array(a) for a in engine.scores(*args))
+    slots, key, candidates = engine.place.replicate((slots, key, candidates))
+    found = engine.scores(slots, key, scene.stage, scene.anchor, candidates)
+    of_slots, of_rows = (np.array(a) for a in found)
     if not (np.isfinite(of_slots).all() and np.isfinite(of_rows).all()):
         raise InputError(f"an influence is not finite: {DIVERGES}")
     of_rows = of_rows[: len(pool)]
@@ -352,22 +353,25 @@ def distill_stage(
         learned = {name: np.array(leaf) for name, leaf in state.learned.items()}
         at = at._replace(memory=at.memory._replace(**learned), outer=state)
         seconds[1] += clock() - began
-    skipped = int(at.outer.skipped)
-    if skipped == len(losses) * plan.chunk:
+    if int(at.outer.skipped) == len(losses) * plan.chunk:
         raise InputError(f"no outer loss of stage {number} is finite: {DIVERGES}")
-    end = place.replicate((to_slots(at.memory, scene.compact), key_score, scene.stage))
-    over = np.asarray(engine.overshoot(*end))
+    end = place.replicate((to_slots(at.memory, scene.compact), key_score))
+    over = np.asarray(engine.overshoot(*end, scene.stage))
+    facts = what_was_done(plan, at, number, losses, seconds)
+    return at.memory, facts | {"overshoot": [[float(np.median(x)), float(x.max())] for x in over]}
+
+
+def what_was_done(plan: Plan, at: Halfway, number: int, losses: list, seconds: list[float]) -> dict:
+    """The facts of a finished stage that the stage itself tells, JSON values."""
     steps = [(i + 1) * plan.chunk for i in range(len(losses))]
-    facts = {
+    return {
         "written": int((at.writable & (at.memory.born < number)).sum()),
         "outer": list(zip(steps, means(losses), strict=True)),
         "outer_steps": steps[-1],
-        "skipped": skipped,
-        "overshoot": [[float(np.median(x)), float(x.max())] for x in over],
+        "skipped": int(at.outer.skipped),
         "seconds_influence": seconds[0],
         "seconds_outer": seconds[1],
     }
-    return at.memory, facts
 
 
 def means(losses: list) -> list[float]:

@@ -73,9 +73,9 @@ def headline(boards: dict[str, Board], records: list[dict], names: list[str]) ->
     runs = max((len(by_run) for by_run in boards.values()), default=0)
     seeds = {m: next(iter(b.values())).shape[1] for m, b in boards.items()}
     shown = ", ".join(f"{METHODS[m]} {n}" for m, n in seeds.items())
+    memories = "1 memory" if runs == 1 else f"{runs} memories (runs of other seeds)"
     text = [
-        f"{len(names)} variants, {runs} memories (runs of other seeds); training seeds of each: "
-        f"{shown}.",
+        f"{len(names)} variants, {memories}; training seeds of each: {shown}.",
         "AUC on the rows that judge the last stage. Written by `python -m diet_jax.evaluate`.",
         "",
         "| | mean AUC | mean distance from full data | training, s | cheaper | compiling, s |",
