@@ -90,6 +90,7 @@ SINCE = {
     "memory.budget": (0, None),
     "checkpoint.every": (10.0, None),
     "outer.schedule": ("constant", None),
+    "addressing.swap_share": (0.0, None),
     "outer.learn": (["label_logit", "log_weight", "mix"], ["label_logit", "log_weight"]),
 }
 

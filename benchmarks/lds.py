@@ -21,12 +21,12 @@ from ml_collections import ConfigDict, config_flags
 from scipy.stats import spearmanr
 
 from diet_jax.baselines import find
-from diet_jax.distill import lay_out, set_scene, to_slots
 from diet_jax.files import replace_text
 from diet_jax.job import make_proxies, prepare
 from diet_jax.metagrad import Trajectory, adjoints, outer_loss
 from diet_jax.record import software_versions
 from diet_jax.run import begin
+from diet_jax.scene import lay_out, set_scene, to_slots
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "The config of log and proxies.")
 SUBSETS = flags.DEFINE_integer("subsets", 100, "Subsets that are dropped.")

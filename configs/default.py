@@ -128,6 +128,9 @@ def get_config() -> Config:
     c.addressing = ConfigDict()  # which old slots a stage may rewrite
     c.addressing.by = "influence"  # on the stage's loss; sampled (by influence) | random
     c.addressing.share = 0.5  # of the old slots; more was better, at no cost, see docs/research.md
+    # Of the slots that may be written, how many may take a value of another row before each round
+    # after the first, where that promises to lower the loss. It was no better, see docs/research.md
+    c.addressing.swap_share = 0.0
 
     # The devices of all processes as a mesh, see docs/scale.md. The result does not depend on it,
     # but for rounding: sums over devices add in another order.

@@ -35,6 +35,8 @@ class Plan(NamedTuple):
     block: int  # candidate rows scored at once
     spread_field: int  # field whose values share a cap within a round
     spread_cap: int  # rows of one such value in a round
+    columns: tuple[int, ...]  # the field of each id column
+    swap_share: float = 0.0  # slots that may take a value of another row in a round, see swaps
     address_by: str = "influence"  # which old slots those are, see memory.ADDRESSING
     objective: str = "loss"  # of the outer steps, see matching.OBJECTIVES
     clip: float = 0.0  # a gradient is cut to this times the running mean of its norm; 0: never

@@ -12,120 +12,13 @@ from typing import NamedTuple
 import jax
 import numpy as np
 from scipy.special import expit
-from scipy.special import logit as to_logit
 
 from diet_jax import memory as mem
-from diet_jax.bilevel import (
-    Anchor,
-    OuterState,
-    Plan,
-    StageData,
-    make_influence,
-    make_outer_steps,
-    make_overshoot,
-    start_outer,
-)
-from diet_jax.compact import Compact, compact, cut, distinct, pad_to
-from diet_jax.metagrad import Inner, Slots
-from diet_jax.sharding import Placement
+from diet_jax.bilevel import OuterState, Plan, start_outer
+from diet_jax.scene import DIVERGES, Engine, Scene, influences, lay_out, set_scene, to_slots
+from diet_jax.swaps import swap
 from diet_jax.train import Examples
 from diet_jax.types import Array, InputError, Memory, Params, Taught
-
-DIVERGES = "inner training diverges; set --config.inner.lr lower or --config.inner.eps_root higher"
-
-
-class Engine(NamedTuple):
-    """The compiled parts of a stage, made once for all stages, and the static capacities."""
-
-    plan: Plan
-    place: Placement
-    outer_steps: Callable
-    scores: Callable
-    overshoot: Callable
-    min_rows: int  # capacity that both parts of a compact table start with
-    n_stage: int  # rows of a stage
-
-
-def make_engine(
-    proxies: tuple[Inner, ...], plan: Plan, place: Placement, min_rows: int, n_stage: int
-) -> Engine:
-    return Engine(
-        plan,
-        place,
-        make_outer_steps(proxies, plan, place),
-        make_influence(proxies, plan, place),
-        make_overshoot(proxies, place),
-        min_rows,
-        n_stage,
-    )
-
-
-class Laid(NamedTuple):
-    """A stage on the devices, where it stays while the memory grows."""
-
-    table_rows: np.ndarray  # int32 [D], that it looks up, ascending
-    rows: Examples  # [C], ids counted by `table_rows`; target: the outer target
-    n: np.ndarray  # int32 [], rows in use
-    start_logit: np.ndarray  # float32 [n], where the label of a new slot starts
-
-
-def lay_out(engine: Engine, fresh: Taught) -> Laid:
-    """Put a stage on the devices: the rows of the outer loss, as the next stage would show them."""
-    plan, rows = engine.plan, fresh.rows
-
-    def known(teacher_logit):  # what the outer loss takes for the truth
-        return plan.label_share * rows.label + (1 - plan.label_share) * expit(teacher_logit)
-
-    logit = fresh.teacher_logit
-    if plan.label_share:  # nor may a new slot know more than that
-        with np.errstate(divide="ignore"):
-            logit = to_logit(known(logit))
-    logit = np.clip(logit, -plan.max_logit, plan.max_logit).astype(np.float32)
-    table_rows = distinct(rows.ids, fresh.ahead_ids)
-    own = Compact(table_rows, 0).positions(fresh.ahead_ids)
-    target = known(fresh.ahead_logit).astype(np.float32)
-    columns = own, rows.dense, target, rows.weight
-    padded = Examples(*(pad_to(column, engine.n_stage) for column in columns))
-    placed, n = engine.place.replicate((padded, np.int32(len(rows.label))))
-    return Laid(table_rows, placed, n, logit)
-
-
-class Scene(NamedTuple):
-    """A stage and the memory it found, on the devices, in the compact rows of a round."""
-
-    compact: Compact
-    stage: StageData
-    anchor: Anchor
-    start_logit: np.ndarray  # as in Laid
-
-
-def set_scene(
-    engine: Engine, past: Memory, now: Memory, laid: Laid, share: float, start: Params = None
-) -> Scene:
-    """A stage, and the memory `past` that it found, for training on the memory `now`.
-
-    share: the past's share of the outer loss. `now` holds the rows of `past` and maybe more.
-    start: parameters on the whole table (numpy; only the rows needed reach the devices), from which
-    trajectories may start.
-    """
-    # `past` too: its free slots look up rows that a full memory no longer holds.
-    parts = engine.place.size("table")
-    table = compact(np.stack([past.ids, now.ids]), laid.table_rows, engine.min_rows, parts)
-    where = pad_to(table.positions(laid.table_rows), len(table.rows))
-    start = start and {**start, "table": start["table"][table.rows]}
-    anchor = Anchor(to_slots(past, table), np.int32(past.valid.sum()), np.float32(share))
-    trained, fixed = cut(table.rows, table.n_trained, parts)
-    sent = engine.place.replicate((trained, fixed, where, start, anchor))
-    trained, fixed, where, start, anchor = sent
-    stage = StageData(trained, fixed, where, laid.rows, laid.n, start)
-    return Scene(table, stage, anchor, laid.start_logit)
-
-
-def to_slots(memory: Memory, table: Compact) -> Slots:
-    m = memory
-    return Slots(
-        table.positions(m.ids), m.valid, m.dense, m.label_logit, m.log_weight, m.mix, m.rates
-    )
 
 
 def growth(plan: Plan, n_new: int, n_steps: int) -> list[tuple[int, int]]:
@@ -156,17 +49,12 @@ def choose_rows(
     pool = np.sort(rng.choice(n, min(plan.pool, n), replace=False))
     padded = np.resize(pool, plan.pool)
     candidates = Examples(
-        scene.compact.positions(fresh.rows.ids[padded]),
+        fresh.rows.ids[padded],
         fresh.rows.dense[padded],
         expit(scene.start_logit[padded]),
         np.ones(plan.pool, np.float32),
     )
-    slots = to_slots(memory, scene.compact)
-    slots, key, candidates = engine.place.replicate((slots, key, candidates))
-    found = engine.scores(slots, key, scene.stage, scene.anchor, candidates)
-    of_slots, of_rows = (np.array(a) for a in found)
-    if not (np.isfinite(of_slots).all() and np.isfinite(of_rows).all()):
-        raise InputError(f"an influence is not finite: {DIVERGES}")
+    of_slots, of_rows = influences(engine, memory, scene, candidates, key)
     of_rows = of_rows[: len(pool)]
     of_rows[np.isin(fresh.source[pool], memory.source[memory.valid])] = -np.inf
     alone = np.arange(len(pool))  # every row a group of its own: no cap
@@ -332,6 +220,9 @@ def distill_stage(
                 at, chosen = make_room(engine, at, fresh, scene, size, number, key_round, n_evict)
             elif given is None:
                 chosen, _ = choose_rows(engine, at.memory, fresh, scene, size, key_round)
+            if r and plan.swap_share:
+                swapped = swap(engine, at.memory, fresh, scene, at.writable, key_round)
+                at = at._replace(memory=swapped)
             at = widen(plan, at, fresh, scene, chosen if given is None else given, number)
         scene = set_scene(engine, past, at.memory, laid, share, start)
         seconds[0] += clock() - began

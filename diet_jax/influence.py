@@ -26,9 +26,9 @@ def influence(
 ) -> tuple[Array, Array]:
     """Influence of the slots and of candidates along one trajectory.
 
-    candidates: C rows, C a multiple of `block` (rows scored at once; bounds memory); their weights
-    are not read. A candidate is thought to be drawn as often as a slot: 1 / n of each step's batch,
-    with n the number of valid slots.
+    candidates: C rows or mixtures, C a multiple of `block` (rows scored at once; bounds memory);
+    their weights are not read. A candidate is thought to be drawn as often as a slot: 1 / n of each
+    step's batch, with n the number of valid slots.
     Returns (float32 [N], float32 [C]); a positive influence lowers the outer loss.
     """
     theta, mu, d_weight = adjoints(inner, slots, trajectory, outer)
@@ -38,7 +38,7 @@ def influence(
     def score(rows: Examples) -> Array:
         def one_step(total, x):
             def row_losses(params):
-                z = logits(inner.model, params, rows.ids, rows.dense)
+                z = logits(inner.model, params, rows.ids, rows.dense, rows.mix)
                 return optax.sigmoid_binary_cross_entropy(z, rows.target)
 
             _, slope = jax.jvp(row_losses, (x[0],), (x[1],))

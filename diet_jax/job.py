@@ -12,11 +12,11 @@ from diet_jax.bilevel import SCHEDULES, Plan
 from diet_jax.compact import capacity
 from diet_jax.data import load_stream
 from diet_jax.data.prepare import Report
-from diet_jax.distill import Engine, make_engine
 from diet_jax.matching import OBJECTIVES
 from diet_jax.metagrad import MODES, Inner
 from diet_jax.models import Model, make_model
 from diet_jax.optim import Optimizer
+from diet_jax.scene import Engine, make_engine
 from diet_jax.select import SELECTORS
 from diet_jax.sharding import Placement, make_place
 from diet_jax.teacher import Teacher, make_teacher
@@ -151,6 +151,7 @@ def check(config: Config) -> None:
         ("growth.select", g.select in grow_by, f"one of {', '.join(grow_by)}"),
         ("memory.scratch", c.memory.scratch in ("", "stage", "stream"), "'', stage or stream"),
         ("addressing.by", c.addressing.by in ways, f"one of {', '.join(ways)}"),
+        ("addressing.swap_share", 0 <= c.addressing.swap_share <= 1, "0 to 1"),
         ("addressing.share", 0 <= c.addressing.share <= 1, "0 to 1"),
         ("teacher.batch", c.teacher.batch >= 1, "1 or more"),
         ("eval.on", e.on in ("next", "validation"), "next or validation"),
@@ -195,6 +196,8 @@ def make_plan(config: Config, stream: Stream) -> Plan:
         block=g.block,
         spread_field=schema.pool.index(fields.index(g.spread_field)) if g.spread_field else -1,
         spread_cap=g.spread_cap,
+        columns=schema.pool,
+        swap_share=config.addressing.swap_share,
         clip=o.clip,
         schedule=o.schedule,
         start=config.inner.start,

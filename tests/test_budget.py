@@ -12,8 +12,9 @@ from test_metagrad import linear
 
 from diet_jax import memory as mem
 from diet_jax import run
-from diet_jax.distill import choose_rows, distill_stage, lay_out, set_scene
+from diet_jax.distill import choose_rows, distill_stage
 from diet_jax.job import prepare, slots_after
+from diet_jax.scene import lay_out, set_scene
 
 BUDGET = 14
 

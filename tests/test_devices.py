@@ -15,10 +15,10 @@ from benchmarks.collectives import bytes_sent, collectives
 from diet_jax import train
 from diet_jax.bilevel import start_outer
 from diet_jax.compact import pad_rows
-from diet_jax.distill import Engine
 from diet_jax.fed import epochs
 from diet_jax.models import init_params, make_model
 from diet_jax.optim import Optimizer
+from diet_jax.scene import Engine
 from diet_jax.sharding import ONE_DEVICE, Placement, make_place
 from diet_jax.teacher import make_teacher
 from diet_jax.trial import Recipe, make_trials

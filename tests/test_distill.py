@@ -11,16 +11,10 @@ import toy
 from diet_jax import checkpoint
 from diet_jax import memory as mem
 from diet_jax.baselines import find
-from diet_jax.distill import (
-    Progress,
-    blank_halfway,
-    distill_stage,
-    growth,
-    lay_out,
-    set_scene,
-)
+from diet_jax.distill import Progress, blank_halfway, distill_stage, growth
 from diet_jax.models import init_params, make_model
 from diet_jax.optim import Optimizer
+from diet_jax.scene import lay_out, set_scene
 from diet_jax.select import Look
 from diet_jax.types import InputError
 

@@ -8,18 +8,11 @@ import optax
 from configs import default
 from diet_jax import memory as mem
 from diet_jax.bilevel import Plan, start_outer
-from diet_jax.distill import (
-    Engine,
-    Scene,
-    distill_stage,
-    lay_out,
-    make_engine,
-    set_scene,
-    to_slots,
-)
+from diet_jax.distill import distill_stage
 from diet_jax.metagrad import Inner, Slots, Trajectory
 from diet_jax.models import make_model
 from diet_jax.optim import Optimizer
+from diet_jax.scene import Engine, Scene, lay_out, make_engine, set_scene, to_slots
 from diet_jax.sharding import Placement, make_place
 from diet_jax.train import Examples
 from diet_jax.types import Memory, Params, Rows, Taught
@@ -124,6 +117,7 @@ def engine(place: Placement | None = None, proxies: tuple[Inner, ...] = (), **ch
         block=16,
         spread_field=1,
         spread_cap=2,
+        columns=(0, 1, 2),
     )
     plan = plan._replace(**change)
     place = place or make_place(plan.trajectories)
