@@ -53,7 +53,7 @@ MIX4 = {"memory.mix": 4, "inner.archs": ("DeepFM",)}
 VARIANTS = {
     "diet": {},
     "diet_cosine": COSINE,
-    "diet_mix4_on_DeepFM_cosine": MIX4 | COSINE,
+    **{f"diet_mix4_on_{arch}_cosine": MIX4 | COSINE | {"inner.archs": (arch,)} for arch in PROXIES},
     "rat_bptt_teacher_cosine": PLAIN | COSINE,
     "diet_labels": LABELS,
     **{f"diet_on_{arch}": {"inner.archs": (arch,)} for arch in PROXIES},
@@ -305,23 +305,33 @@ def forgetting(lines: list[dict], methods: list[str]) -> list[str]:
 
 def transfer(lines: list[dict]) -> list[str]:
     """AUC of each architecture trained on memories that were distilled with one proxy alone."""
-    rows = [m for m in (*(f"diet_on_{proxy}" for proxy in PROXIES), "diet")]
-    rows = [m for m in rows if any(line["method"] == m for line in lines)]
-    if len(rows) < 3:
-        return []
-    archs = list(next(line["auc"] for line in lines if line["method"] == rows[0]))
-    text = [
-        "",
-        "Transfer: AUC of each architecture (columns) trained on a memory distilled with one proxy",
-        "alone (rows), and with both of `diet`.",
-        "",
-        f"| | {' | '.join(archs)} |",
-        "|---" * (1 + len(archs)) + "|",
-    ]
-    for method in rows:
-        mine = [line["auc"] for line in lines if line["method"] == method]
-        cells = [f"{np.mean([auc[a] for auc in mine]):.4f}" if a in mine[0] else "" for a in archs]
-        text.append(f"| `{method}` | {' | '.join(cells)} |")
+    text = []
+    for family in ("diet_on_{}", "diet_mix4_on_{}_cosine"):
+        names = {proxy: family.format(proxy) for proxy in PROXIES}
+        found = {
+            proxy: [line["auc"] for line in lines if line["method"] == name]
+            for proxy, name in names.items()
+        }
+        found = {proxy: aucs for proxy, aucs in found.items() if aucs}
+        if len(found) < 3:
+            continue
+        archs = list(next(iter(found.values()))[0])
+        means = {
+            p: {a: float(np.mean([x[a] for x in aucs])) for a in archs} for p, aucs in found.items()
+        }
+        text += [
+            "",
+            f"Transfer: AUC of each architecture (columns) trained on `{family.format('...')}`,",
+            "distilled with one proxy alone (rows). Lost: how much better an architecture does on a",
+            "memory distilled with itself, mean over the architectures of the other proxies.",
+            "",
+            f"| | {' | '.join(archs)} | lost |",
+            "|---" * (2 + len(archs)) + "|",
+        ]
+        for proxy, aucs in means.items():
+            others = [means[a][a] - aucs[a] for a in archs if a in means and a != proxy]
+            cells = [f"{aucs[a]:.4f}" for a in archs]
+            text.append(f"| {proxy} | {' | '.join(cells)} | {np.mean(others):+.4f} |")
     return text
 
 
