@@ -52,6 +52,18 @@ def test_an_exploration_is_one_line(tmp_path):
     assert 0.4 < line["auc"] < 1 and line["auc"] == line["by_arch"]["LR"]
 
 
+def test_planted_rows_are_found_by_their_influence(tmp_path):
+    out = tmp_path / "planted.json"
+    change = {"data.options.n_rows": 16_000, "inner.archs": "('LR',)", "inner.lr.LR": 0.02}
+    change |= {"inner.steps": 30, "inner.batch": 128, "growth.block": 512}
+    args = ["--config=configs/simulator.py", "--seeds=0", "--runs=1", f"--out={out}"]
+    args += [f"--config.{key}={value}" for key, value in change.items()]
+    subprocess.run([sys.executable, "-m", "benchmarks.planted", *args], check=True, cwd=cli.ROOT)
+    (entry,) = json.loads(out.read_text()).values()
+    exact, one_step = (entry["table"][f"LR, {score}"] for score in ("exact", "one step"))
+    assert exact["precision"] >= 0.5 > 100 * exact["chance"] > one_step["precision"]
+
+
 def test_influence_predicts_drops_where_training_is_smooth(tmp_path):
     out = tmp_path / "lds.json"
     command(
