@@ -322,8 +322,8 @@ def transfer(lines: list[dict]) -> list[str]:
         text += [
             "",
             f"Transfer: AUC of each architecture (columns) trained on `{family.format('...')}`,",
-            "distilled with one proxy alone (rows). Lost: how much better an architecture does on one",
-            "distilled with itself, mean over the other proxies' architectures.",
+            "distilled with one proxy alone (rows). Lost: how much better a target does on",
+            "a memory distilled with itself, mean over the other proxies' architectures.",
             "",
             f"| | {' | '.join(archs)} | lost |",
             "|---" * (2 + len(archs)) + "|",
