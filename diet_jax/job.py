@@ -1,5 +1,6 @@
 """From a config and a log to the parts of a run; each is checked against the other here."""
 
+import re
 from operator import attrgetter
 from typing import NamedTuple
 
@@ -105,14 +106,29 @@ def optimizer(config: Config) -> Optimizer:
 
 
 def check(config: Config) -> None:
-    """Raise InputError for the first value of the config that no run can work with."""
+    """Raise InputError for a missing key, or the first value that no run can work with."""
+    try:
+        wanted = requirements(config)
+    except AttributeError as error:  # of ml_collections, whose message is a repr with the key
+        raise InputError(
+            f"the config has no key {re.findall(r'[a-z_0-9]+', str(error))[0]!r}: start it from "
+            "configs/default.py, which has them all; a run of another version of diet_jax keeps "
+            "its config in config.json, where a key can be added"
+        ) from None
+    for name, good, want in wanted:
+        if not good:
+            raise InputError(f"{name} is {attrgetter(name)(config)!r}; set it to {want}")
+
+
+def requirements(config: Config) -> list[tuple[str, bool, str]]:
+    """By key: whether its value is one that a run can work with, and which are."""
     c, o, g, e = config, config.outer, config.growth, config.eval
     i, starts = c.inner, ("fresh", "teacher", "mixed")
     floats, full_by = ("float32", "bfloat16"), ("adam", "lazy_adam")
     twins = tuple(i.archs) == (c.teacher.arch,) and i.hidden == c.teacher.hidden
     leaves = ("label_logit", "log_weight", "dense", "mix", "rates")
     grow_by, ways = ("influence", *SELECTORS), tuple(mem.ADDRESSING)
-    wanted = [
+    return [
         ("seed", c.seed >= 0, "0 or more"),
         ("resident_mebibytes", c.resident_mebibytes >= 0, "0 or more"),
         ("memory.rate", 0 < c.memory.rate < 1, "between 0 and 1"),
@@ -165,9 +181,6 @@ def check(config: Config) -> None:
         ("mesh.data", c.mesh.data >= 0, "0 or more"),
         ("mesh.table", c.mesh.table >= 1, "1 or more"),
     ]
-    for name, good, want in wanted:
-        if not good:
-            raise InputError(f"{name} is {attrgetter(name)(config)!r}; set it to {want}")
 
 
 def make_plan(config: Config, stream: Stream) -> Plan:

@@ -131,6 +131,15 @@ def test_bad_configs(fails, tmp_path, change, words):
         assert word in line
 
 
+def test_a_config_without_a_key(fails, tmp_path):
+    path = tmp_path / "log.parquet"
+    log().write_parquet(path)
+    config = toy.config(str(path))
+    del config.outer.schedule  # as in a run of a version that did not have it
+    line = fails(config)
+    assert "no key 'schedule'" in line and "configs/default.py" in line
+
+
 def refusal(monkeypatch, capsys, *args):
     """The line that a command line is refused with, without a run."""
     argv = ["diet_jax", *args]
