@@ -48,6 +48,11 @@ MATCHING = {
 PROXIES = ("LR", "FM", "MLP", "DeepFM", "DCNv2")
 # What all variants share but where they say otherwise, whatever the config has: a slot is one row.
 BASE = {"memory.mix": 1, "inner.archs": ("LR", "DeepFM"), "outer.schedule": "constant"}
+# What a config had when its board was begun: all methods on it learn from one teacher.
+BEGUN = {
+    name: {"teacher.arch": "MLP", "teacher.lr": 1e-3, "teacher.first_epochs": 2.0}
+    for name in ("movielens_100k", "transfer")
+}
 COSINE = {"outer.schedule": "cosine"}
 MIX4 = {"memory.mix": 4, "inner.archs": ("DeepFM",)}
 VARIANTS = {
@@ -121,7 +126,8 @@ def main(_) -> None:
     for rate, group, (phase, seed) in itertools.product(map(float, RATES.value), groups, phases):
         config = ConfigDict(CONFIG.value.to_dict())
         config.memory.rate, config.seed = rate, 0
-        config.update_from_flattened_dict(BASE | VARIANTS.get(group[0], {}))
+        changes = BASE | BEGUN.get(name, {}) | VARIANTS.get(group[0], {})
+        config.update_from_flattened_dict(changes)
         about = {"rate": rate, "config": digest(config), "phase": phase, "seed": seed}
         config.seed, config.eval.on = seed, "validation" if phase == "tune" else "next"
         mine = [x for x in read(file) if (x["rate"], x["config"]) == (rate, about["config"])]

@@ -52,6 +52,13 @@ def test_an_exploration_is_one_line(tmp_path):
     assert 0.4 < line["auc"] < 1 and line["auc"] == line["by_arch"]["LR"]
 
 
+def test_teachers_are_compared_in_one_table(tmp_path):
+    args = ["--windows=0.5", "--archs=LR", "--lrs=0.0001,0.01", "--passes=1", "--seeds=0"]
+    command("teachers", *args, f"--out={tmp_path}")
+    slow, fast = json.loads((tmp_path / "teachers_quickstart.json").read_text())["table"]
+    assert slow["auc"] < fast["auc"] < 1 and fast["auc_ahead"] > 0.5
+
+
 def test_planted_rows_are_found_by_their_influence(tmp_path):
     out = tmp_path / "planted.json"
     change = {"data.options.n_rows": 16_000, "inner.archs": "('LR',)", "inner.lr.LR": 0.02}
