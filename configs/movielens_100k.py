@@ -27,7 +27,7 @@ def get_config() -> Config:
     lr, l2 = c.eval.lr, c.eval.l2
     lr.full.update({"default": 5e-4, "LR": 8e-3, "FM": 8e-3, "MLP": 2.5e-4})
     l2.full.update({"FM": 0.03, "MLP": 0.03})
-    lr.memory.update({"default": 5e-3, "LR": 8e-2, "FM": 2e-2})
+    lr.memory.update({"default": 5e-3, "LR": 8e-2, "FM": 2e-2, "DCNv2": 1e-2})
     l2.memory.update({"FM": 0.03, "DeepFM": 0.03})
     lr.random_hard.update({"default": 1.25e-3, "LR": 1e-2, "FM": 1e-2})
     l2.random_hard.update({"FM": 1.0, "DCNv2": 0.03})
