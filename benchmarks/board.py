@@ -126,8 +126,7 @@ def main(_) -> None:
     for rate, group, (phase, seed) in itertools.product(map(float, RATES.value), groups, phases):
         config = ConfigDict(CONFIG.value.to_dict())
         config.memory.rate, config.seed = rate, 0
-        changes = BASE | BEGUN.get(name, {}) | VARIANTS.get(group[0], {})
-        config.update_from_flattened_dict(changes)
+        config.update_from_flattened_dict(BASE | BEGUN.get(name, {}) | VARIANTS.get(group[0], {}))
         about = {"rate": rate, "config": digest(config), "phase": phase, "seed": seed}
         config.seed, config.eval.on = seed, "validation" if phase == "tune" else "next"
         mine = [x for x in read(file) if (x["rate"], x["config"]) == (rate, about["config"])]

@@ -19,6 +19,7 @@ import numpy as np
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
+from benchmarks.windows import windowed
 from diet_jax.job import prepare
 from diet_jax.run import distill, judge
 
@@ -79,12 +80,7 @@ def main(_) -> None:
 
 def stages(config: ConfigDict, seed: int, window: float):
     """For each stage judged: {(arch, lr, l2): mean AUC over the seeds of trials}, distilling s."""
-    config = ConfigDict(config.to_dict())  # unlocked, and this run's own
-    config.seed = seed
-    if window:
-        config.stages.fractions = (window, 0.1, round(0.9 - window, 6))
-    else:
-        config.eval.on = "validation"
+    config = windowed(config, seed, window)
     job = prepare(config)
     if window:
         job = job._replace(steps=job.steps[:1])

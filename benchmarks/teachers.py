@@ -19,6 +19,7 @@ import numpy as np
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
+from benchmarks.windows import windowed
 from diet_jax import outlook
 from diet_jax.files import replace_text
 from diet_jax.job import prepare
@@ -57,13 +58,8 @@ def main(_) -> None:
 
 def judged(config: ConfigDict, seed: int, window: float, arch: str, lr: float, passes: float):
     """For each stage judged: the AUC on its validation rows, as they are and as they will be."""
-    config = ConfigDict(config.to_dict())
-    config.seed = seed
+    config = windowed(config, seed, window)
     config.teacher.update(arch=arch, lr=lr, first_epochs=passes)
-    if window:
-        config.stages.fractions = (window, 0.1, round(0.9 - window, 6))
-    else:
-        config.eval.on = "validation"
     job = prepare(config)
     teacher, pool, vocab = job.first.teacher, job.stream.schema.pool, job.stream.schema.vocab
     for number in range(1, 2 if window else len(job.steps) + 1):
