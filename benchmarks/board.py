@@ -48,14 +48,9 @@ MATCHING = {
 PROXIES = ("LR", "FM", "MLP", "DeepFM", "DCNv2")
 # What all variants share but where they say otherwise, whatever the config has: a slot is one row.
 BASE = {"memory.mix": 1, "inner.archs": ("LR", "DeepFM"), "outer.schedule": "constant"}
-# What a config had when its board was begun: all methods on it learn from one teacher and stage.
+# What a config had when its board was begun: all methods on it learn from one teacher.
 BEGUN = {
-    name: {
-        "teacher.arch": "MLP",
-        "teacher.lr": 1e-3,
-        "teacher.first_epochs": 2.0,
-        "outer.recent": 1.0,
-    }
+    name: {"teacher.arch": "MLP", "teacher.lr": 1e-3, "teacher.first_epochs": 2.0}
     for name in ("movielens_100k", "transfer")
 }
 COSINE = {"outer.schedule": "cosine"}

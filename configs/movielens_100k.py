@@ -18,7 +18,6 @@ def get_config() -> Config:
     c.memory.mix = 4
     c.inner.l2.default = 0.1
     c.outer.steps = 500
-    c.outer.recent = 0.25
     # Chosen on validation slices: python -m benchmarks.teachers
     c.teacher.arch, c.teacher.lr, c.teacher.first_epochs = "DCNv2", 5e-4, 3.0
     c.growth.pool = 16384  # a large part of the log, since its one stage is chosen from but once

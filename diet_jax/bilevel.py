@@ -41,7 +41,7 @@ class Plan(NamedTuple):
     objective: str = "loss"  # of the outer steps, see matching.OBJECTIVES
     clip: float = 0.0  # a gradient is cut to this times the running mean of its norm; 0: never
     schedule: str = "constant"  # of the outer rate over a stage, see SCHEDULES
-    recent: float = 1.0  # share of a stage, its latest rows, that outer rows are drawn from
+    recent: float = 1.0  # share of a stage, its latest rows, for outer rows and new slots
     start: str = "fresh"  # where trajectories start: fresh, teacher, or mixed, half of each
 
 

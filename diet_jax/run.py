@@ -58,9 +58,8 @@ def view(job: Job, teacher: Params, stages: list[Stage], hidden: np.ndarray) -> 
     """The rows of some stages as distillation may use them."""
     rows, source = fed.read(so_far(job, stages)), np.concatenate([s.source for s in stages])
     ahead = outlook.hide(rows.ids, hidden, job.stream.schema.pool, job.stream.schema.vocab)
-    logit, ahead_logit = (
-        job.teacher.predict(teacher, ids, rows.dense) for ids in (rows.ids, ahead)
-    )
+    logit = job.teacher.predict(teacher, rows.ids, rows.dense)
+    ahead_logit = job.teacher.predict(teacher, ahead, rows.dense) if hidden.any() else logit
     return Taught(rows, source, logit, ahead, ahead_logit)
 
 
