@@ -96,7 +96,6 @@ SINCE = {
     "checkpoint.every": (10.0, None),
     "outer.schedule": ("constant", None),
     "addressing.swap_share": (0.0, None),
-    "outer.recent": (1.0, None),
     "outer.learn": (["label_logit", "log_weight", "mix"], ["label_logit", "log_weight"]),
 }
 

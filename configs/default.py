@@ -111,9 +111,6 @@ def get_config() -> Config:
     # `tail` of a stage) is hidden from the outer loss, as the next stage will hide it. 1: never.
     c.outer.hide_above = 0.5
     c.outer.tail = 0.1
-    # Share of a stage, its latest rows, that the outer loss and new slots are drawn from: of a long
-    # stage on a log that drifts, these are most like the next stage. 1: all.
-    c.outer.recent = 1.0
     c.outer.anchor = 0.8  # weight of the previous memory in the outer loss, per share of slots
     c.outer.anchor_batch = 256  # its rows, per trajectory
     c.outer.chunk = 10  # outer steps per device call; losses are recorded as often

@@ -1,9 +1,9 @@
-"""A simulated log of ten million rows, nine tenths as one stage, distilled as cheaply as pays.
+"""A simulated log of ten million rows, nine tenths as one stage, distilled in few outer steps.
 
     python -m diet_jax.main --config=configs/simulator_10m.py --workdir=runs/simulator_10m
 
-Of 90,000 slots a trial of 480 steps sees each once: what a slot's own outer steps could teach it is
-little beside the teacher's labels, and what they cost is time in which models could be tried.
+A trial of 480 steps sees each of 90,000 slots about once. So far outer steps have taught them
+little beside what the teacher's labels say, and take time in which models could be tried.
 """
 
 from configs import simulator
@@ -16,6 +16,6 @@ def get_config() -> Config:
     c.stages.fractions = (0.9, 0.1)
     c.inner.steps = 480
     c.growth.rounds, c.growth.pool = 2, 131072  # one choice of 45,000 rows from many
-    c.outer.steps, c.outer.recent = 50, 0.25
+    c.outer.steps = 50
     c.eval.seeds = (0,)
     return c

@@ -41,7 +41,6 @@ class Plan(NamedTuple):
     objective: str = "loss"  # of the outer steps, see matching.OBJECTIVES
     clip: float = 0.0  # a gradient is cut to this times the running mean of its norm; 0: never
     schedule: str = "constant"  # of the outer rate over a stage, see SCHEDULES
-    recent: float = 1.0  # share of a stage, its latest rows, for outer rows and new slots
     start: str = "fresh"  # where trajectories start: fresh, teacher, or mixed, half of each
 
 
@@ -108,12 +107,11 @@ def start_outer(plan: Plan, learned: dict[str, Array]) -> OuterState:
 def outer_examples(key: Array, plan: Plan, stage: StageData, anchor: Anchor) -> Batch:
     """Rows of the outer loss of one trajectory, weighted so that their mean is that loss.
 
-    `batch` of the latest rows of the stage with weight 1 - share (times their own), `anchor_batch`
-    old slots with weight share: as one batch, or as two where slots are mixtures, as rows are not.
+    `batch` rows of the stage with weight 1 - share (times their own), `anchor_batch` old slots
+    with weight share: as one batch, or as two where slots are mixtures, as rows are not.
     """
     key_stage, key_anchor = jax.random.split(key)
-    earlier = jnp.minimum(((1 - plan.recent) * stage.n).astype(int), stage.n - 1)
-    i = jax.random.randint(key_stage, (plan.batch,), earlier, stage.n)
+    i = jax.random.randint(key_stage, (plan.batch,), 0, stage.n)
     j = jax.random.randint(key_anchor, (plan.anchor_batch,), 0, jnp.maximum(anchor.n, 1))
     old = anchor.slots.examples(j)
     total = plan.batch + plan.anchor_batch

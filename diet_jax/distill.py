@@ -44,12 +44,9 @@ def choose_rows(
     """
     plan, n = engine.plan, len(fresh.source)
     rng = np.random.default_rng(np.asarray(jax.random.key_data(key)))
-    held = memory.source[memory.valid] >= fresh.source[0]  # rows of the stage, which come in order
-    earlier = min(int((1 - plan.recent) * n), n - int(held.sum()) - k)  # these are no candidates
     if not memory.valid.any():
-        chosen = earlier + rng.choice(n - earlier, k, replace=False)
-        return np.sort(chosen), np.zeros(len(memory.valid))
-    pool = earlier + np.sort(rng.choice(n - earlier, min(plan.pool, n - earlier), replace=False))
+        return np.sort(rng.choice(n, k, replace=False)), np.zeros(len(memory.valid))
+    pool = np.sort(rng.choice(n, min(plan.pool, n), replace=False))
     padded = np.resize(pool, plan.pool)
     candidates = Examples(
         fresh.rows.ids[padded],

@@ -157,13 +157,3 @@ def test_outer_rows_weigh_the_stage_and_the_past_by_their_shares(engine):
     used = slots.valid
     soft = 1 / (1 + np.exp(-slots.label_logit[used]))
     assert seen(old.ids, old.target) == seen(slots.ids[used], soft)
-
-
-@pytest.mark.parametrize("recent, n_rows", [(1.0, 60), (0.25, 15), (1e-6, 1)])
-def test_outer_rows_are_the_latest_of_the_stage(engine, recent, n_rows):
-    scene, _ = toy.first_turn(engine)
-    plan, stage = engine.plan._replace(recent=recent), scene.stage
-    keys = jax.random.split(jax.random.key(0), 50)
-    drawn = jax.vmap(lambda k: outer_examples(k, plan, stage, scene.anchor))(keys)
-    latest = np.asarray(stage.rows.dense)[int(stage.n) - n_rows : int(stage.n), 0]
-    assert set(np.unique(drawn.dense[:, : plan.batch])) == set(latest)

@@ -83,10 +83,12 @@ def test_csv_and_parquet_are_the_same_log(tmp_path):
     assert list(streams[0].values) == list(streams[1].values)
 
 
-def test_the_simulated_log_runs_with_lists_and_histories(tmp_path):
-    changes = {"data__options__n_rows": 6000, "data__options__n_stages": 3, "stages__count": 3}
+@pytest.mark.parametrize("name, stages", [("simulator", {"count": 3}), ("simulator_10m", {})])
+def test_a_simulated_log_runs_with_lists_and_histories(tmp_path, name, stages):
+    changes = {"data__options__n_rows": 6000, "data__options__n_stages": 3}
+    changes |= {f"stages__{key}": value for key, value in stages.items()}
     workdir = tmp_path / "run"
-    status, _, err = cli.run(*small("simulator", workdir, inner__archs=("FM",), **changes))
+    status, _, err = cli.run(*small(name, workdir, inner__archs=("FM",), **changes))
     assert status == 0, err
     table = pq.read_table(workdir / "export" / "memory.parquet").to_pydict()
     tags, past = table["tags"], table["history"]

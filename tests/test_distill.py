@@ -226,14 +226,3 @@ def test_a_paused_stage_comes_out_as_one_that_was_not(engine, streamed, tmp_path
         assert np.array_equal(getattr(memory, name), want), name
         assert np.array_equal(getattr(undisturbed, name), want), name  # to look changes nothing
     assert fact["outer"] == facts[1]["outer"]
-
-
-@pytest.mark.parametrize("recent, first", [(0.5, 30), (0.01, 52)])
-def test_new_slots_are_of_the_latest_rows_as_far_as_these_go(recent, first):
-    """Of 60 rows of a stage 8 are added, in two rounds; a share with fewer is widened."""
-    memories, _ = toy.stream(toy.engine(recent=recent), 2, NEW)
-    for number in (1, 2):
-        grown = memories[number].valid & ~memories[number - 1].valid
-        added = memories[number].source[grown] - toy.stage(number).source[0]
-        assert len(set(added)) == NEW and added.min() >= first
-        assert recent < 0.1 or np.ptp(added) > NEW - 1  # not simply the last ones
