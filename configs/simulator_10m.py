@@ -18,8 +18,8 @@ def get_config() -> Config:
     c.growth.rounds, c.growth.pool = 2, 131072  # one choice of 45,000 rows from many
     c.outer.steps = 50
     c.eval.seeds = (0,)
-    # Chosen on the tail of the stage: python -m benchmarks.recipes --config=configs/simulator_10m.py
-    # with --l2=0, --lrs=0.0025,0.005,0.01,0.02,0.04, and --full_lrs=0.0005,0.001,0.002
+    # Chosen on the tail of the stage: python -m benchmarks.recipes with --l2=0,
+    # --lrs=0.0025,0.005,0.01,0.02,0.04, and --full_lrs=0.0005,0.001,0.002 for --methods=full
     lr = c.eval.lr
     lr.full = {"default": 5e-4, "LR": 1e-3, "MLP": 2e-3, "DCNv2": 1e-3}
     lr.memory = {"default": 2e-2, "FM": 1e-2, "DeepFM": 1e-2}
