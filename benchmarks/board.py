@@ -21,16 +21,17 @@ import jax
 import matplotlib
 import numpy as np
 from absl import app, flags, logging
-from ml_collections import ConfigDict, config_flags
+from ml_collections import config_flags
 from scipy import stats
 
+from benchmarks.windows import unlocked
 from diet_jax.baselines import SURE
 from diet_jax.files import replace_file, replace_text
 from diet_jax.job import State, prepare
 from diet_jax.record import software_versions
 from diet_jax.run import begin, extend, judge, rewrite
 from diet_jax.select import SELECTORS
-from diet_jax.types import Memory
+from diet_jax.types import Config, Memory
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt  # noqa: E402
@@ -124,7 +125,7 @@ def main(_) -> None:
     groups = [baselines] * bool(baselines) + [(m,) for m in METHODS.value if m in VARIANTS]
     phases = [("tune", int(s)) for s in TUNE.value] + [("test", int(s)) for s in SEEDS.value]
     for rate, group, (phase, seed) in itertools.product(map(float, RATES.value), groups, phases):
-        config = ConfigDict(CONFIG.value.to_dict())
+        config = unlocked(CONFIG.value)
         config.memory.rate, config.seed = rate, 0
         config.update_from_flattened_dict(BASE | BEGUN.get(name, {}) | VARIANTS.get(group[0], {}))
         about = {"rate": rate, "config": digest(config), "phase": phase, "seed": seed}
@@ -140,7 +141,7 @@ def main(_) -> None:
     render(name, [line for line in read(file) if line["phase"] == "test"])
 
 
-def digest(config: ConfigDict) -> str:
+def digest(config: Config) -> str:
     """By which a cell is known: what was asked for, but not where the log lies on this machine, and
     not the rates that are chosen here.
 
@@ -173,7 +174,7 @@ def names_of(group: tuple[str, ...], phase: str) -> tuple[str, ...]:
     return (*group, f"{group[0]}_hard") if group[0] in ALSO_HARD else group
 
 
-def turns(config: ConfigDict, names: list[str]):
+def turns(config: Config, names: list[str]):
     """The job, and after each stage its number, the state to judge and the seconds so far."""
     variant = next((name for name in names if name.removesuffix("_hard") in VARIANTS), "")
     job = prepare(config, rivals=() if variant else tuple(n for n in names if n != "full"))
@@ -199,7 +200,7 @@ def harden(memory: Memory) -> Memory:
     return memory._replace(label_logit=logit, log_weight=np.zeros_like(memory.log_weight))
 
 
-def tune(config: ConfigDict, names: list[str]) -> list[dict]:
+def tune(config: Config, names: list[str]) -> list[dict]:
     """For each method a line with the grid: [architecture, lr, l2, mean AUC over stages]."""
     found = defaultdict(list)
     for job, number, state, _ in turns(config, names):
@@ -222,7 +223,7 @@ def choose(lines: list[dict]) -> Rates:
     return {key: max(grid, key=lambda r: float(np.mean(grid[r]))) for key, grid in found.items()}
 
 
-def test(config: ConfigDict, names: list[str], best: Rates) -> list[dict]:
+def test(config: Config, names: list[str], best: Rates) -> list[dict]:
     """For each method a line: by architecture the rates and, by stage, the figures of FIGURES."""
     lines: dict[str, dict] = {
         n: {"method": n, "rates": {}, **{what: {} for what in FIGURES}} for n in names
@@ -347,8 +348,10 @@ def ranks(lines: list[dict]) -> dict[str, list[float]]:
     for line in lines:
         others = [auc for seed, auc in full.items() if seed != line["seed"]]
         if others:
-            pairs = [(np.mean(x), np.mean([o[a] for o in others])) for a, x in line["auc"].items()]
-            found[line["method"]].append(float(stats.kendalltau(*zip(*pairs, strict=True))[0]))
+            aucs = [float(np.mean(x)) for x in line["auc"].values()]
+            means = [float(np.mean([o[a] for o in others])) for a in line["auc"]]
+            tau, _ = stats.kendalltau(aucs, means)
+            found[line["method"]].append(float(tau))  # pyright: ignore[reportArgumentType]
     return found
 
 

@@ -225,8 +225,13 @@ def fuxictr(
     from importlib import metadata
 
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    from fuxictr.preprocess import FeatureProcessor, build_dataset
-    from fuxictr.preprocess.build_dataset import init_ray
+    from fuxictr.preprocess import (  # pyright: ignore[reportMissingImports]
+        FeatureProcessor,
+        build_dataset,
+    )
+    from fuxictr.preprocess.build_dataset import (  # pyright: ignore[reportMissingImports]
+        init_ray,
+    )
 
     on = {"active": True}
     features = [

@@ -17,11 +17,12 @@ from pathlib import Path
 
 import numpy as np
 from absl import app, flags, logging
-from ml_collections import ConfigDict, config_flags
+from ml_collections import config_flags
 
 from benchmarks.windows import windowed
 from diet_jax.job import prepare
 from diet_jax.run import distill, judge
+from diet_jax.types import Config
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "The config to judge.")
 WINDOWS = flags.DEFINE_list("windows", [], "Shares of the log that the first stage reaches to.")
@@ -78,7 +79,7 @@ def main(_) -> None:
     print(json.dumps({key: value for key, value in line.items() if key != "values"}, indent=1))
 
 
-def stages(config: ConfigDict, seed: int, window: float):
+def stages(config: Config, seed: int, window: float):
     """For each stage judged: {(arch, lr, l2): mean AUC over the seeds of trials}, distilling s."""
     config = windowed(config, seed, window)
     job = prepare(config)

@@ -17,9 +17,10 @@ from pathlib import Path
 import jax
 import numpy as np
 from absl import app, flags, logging
-from ml_collections import ConfigDict, config_flags
+from ml_collections import config_flags
 from scipy.stats import spearmanr
 
+from benchmarks.windows import unlocked
 from diet_jax.baselines import find
 from diet_jax.files import replace_text
 from diet_jax.job import make_proxies, prepare
@@ -27,6 +28,7 @@ from diet_jax.metagrad import Trajectory, adjoints, outer_loss
 from diet_jax.record import software_versions
 from diet_jax.run import begin
 from diet_jax.scene import lay_out, set_scene, to_slots
+from diet_jax.types import Config
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "The config of log and proxies.")
 SUBSETS = flags.DEFINE_integer("subsets", 100, "Subsets that are dropped.")
@@ -66,9 +68,9 @@ def main(_) -> None:
 KEYS = ("lds", "to_exact", "seconds")
 
 
-def one_seed(config: ConfigDict, seed: int) -> list[dict]:
+def one_seed(config: Config, seed: int) -> list[dict]:
     """By proxy and score: the LDS, the rank correlation to the exact score, and the seconds."""
-    config = ConfigDict(config.to_dict())
+    config = unlocked(config)
     config.seed, config.outer.trajectories = seed, RUNS.value
     config.memory.mix = 1  # single rows are dropped
     job = prepare(config)

@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -181,7 +182,7 @@ def measure(engine: str, cell: Cell, calls: int, result: str) -> dict:
         grads = jax.block_until_ready(program(*args))
         seconds.append(time.perf_counter() - begin)
     np.savez(result, g0=grads[0], g1=grads[1])
-    memory = program.memory_analysis().temp_size_in_bytes
+    memory = program.memory_analysis().temp_size_in_bytes  # pyright: ignore[reportOptionalMemberAccess]
     return {"first": sum(seconds[:2]), "seconds": seconds[2:], "temp_bytes": memory}
 
 
@@ -255,7 +256,7 @@ def export(cell: Cell, calls: int, path: Path) -> None:
     )
 
 
-def run(cells: dict[Cell, tuple[str, ...]], rounds: int, calls: int) -> list[dict]:
+def run(cells: Mapping[Cell, tuple[str, ...]], rounds: int, calls: int) -> list[dict]:
     """One row for each cell and engine; the engines of a cell take turns."""
     table = []
     for cell, engines in cells.items():

@@ -19,8 +19,9 @@ from pathlib import Path
 import jax
 import numpy as np
 from absl import app, flags, logging
-from ml_collections import ConfigDict, config_flags
+from ml_collections import config_flags
 
+from benchmarks.windows import unlocked
 from diet_jax.baselines import SURE
 from diet_jax.compact import compact, cut
 from diet_jax.data import simulator
@@ -31,6 +32,7 @@ from diet_jax.metagrad import Slots, Trajectory
 from diet_jax.record import software_versions
 from diet_jax.run import make_test
 from diet_jax.train import Examples
+from diet_jax.types import Config
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "A config of the simulator.")
 RUNS = flags.DEFINE_integer("runs", 4, "Inner runs averaged.")
@@ -67,9 +69,9 @@ def main(_) -> None:
 KEYS = ("precision", "chance", "seconds", "candidates")
 
 
-def one_seed(config: ConfigDict, seed: int) -> list[dict]:
+def one_seed(config: Config, seed: int) -> list[dict]:
     """By proxy and score: the precision, the share of planted rows, and the seconds."""
-    config = ConfigDict(config.to_dict())
+    config = unlocked(config)
     config.seed = config.data.options.seed = seed
     job, rng = prepare(config), np.random.default_rng(seed)
     stage = job.steps[0].train

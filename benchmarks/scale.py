@@ -84,6 +84,7 @@ def make(cell: dict, place: Placement, mebibytes: int = 1024):
         block=c.get("block", 1),
         spread_field=-1,
         spread_cap=1,
+        columns=tuple(range(c["fields"])),
     )
     n, f, rows, u = c["slots"], c["fields"], c["stage"], c["compact"]
     influence = c.get("program") == "influence"

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 from absl import app, flags, logging
-from ml_collections import ConfigDict, config_flags
+from ml_collections import config_flags
 
 from benchmarks.windows import windowed
 from diet_jax import outlook
@@ -26,6 +26,7 @@ from diet_jax.job import prepare
 from diet_jax.metrics import auc
 from diet_jax.record import software_versions
 from diet_jax.run import make_test, teach
+from diet_jax.types import Config
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "The config to choose for.")
 WINDOWS = flags.DEFINE_list("windows", ["0"], "Shares of the log, or 0.")
@@ -56,7 +57,7 @@ def main(_) -> None:
     replace_text(Path(OUT.value) / f"teachers_{name}.json", json.dumps(result, indent=1) + "\n")
 
 
-def judged(config: ConfigDict, seed: int, window: float, arch: str, lr: float, passes: float):
+def judged(config: Config, seed: int, window: float, arch: str, lr: float, passes: float):
     """For each stage judged: the AUC on its validation rows, as they are and as they will be."""
     config = windowed(config, seed, window)
     config.teacher.update(arch=arch, lr=lr, first_epochs=passes)

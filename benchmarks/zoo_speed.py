@@ -88,7 +88,7 @@ def main(argv: list[str]) -> None:
     spent: dict[tuple[str, str], list[float]] = {}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "problem.npz"
-        np.savez(path, **p)
+        np.savez(path, **p)  # pyright: ignore[reportArgumentType]
         peer = None
         if PEERS.value:
             script = str(Path(__file__).parent / "zoo_speed_peers.py")
