@@ -61,6 +61,7 @@ VARIANTS = {
     "diet_cosine": COSINE,
     **{f"diet_mix4_on_{arch}_cosine": MIX4 | COSINE | {"inner.archs": (arch,)} for arch in PROXIES},
     "rat_bptt_teacher_cosine": PLAIN | COSINE,
+    "rat_bptt_mix4_teacher_cosine": PLAIN | MIX4 | COSINE,
     "diet_labels": LABELS,
     **{f"diet_on_{arch}": {"inner.archs": (arch,)} for arch in PROXIES},
     "diet_mix4": {"memory.mix": 4},
