@@ -2,7 +2,7 @@
 
     python -m diet_jax.main --config=configs/simulator_10m.py --workdir=runs/simulator_10m
 
-A trial of 480 steps sees each of 90,000 slots about once. So far outer steps have taught them
+A trial of 480 steps draws 122,880 times from 90,000 slots. So far outer steps have taught them
 little beside what the teacher's labels say, and take time in which models could be tried.
 """
 
