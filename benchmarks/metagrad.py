@@ -2,67 +2,65 @@
 
     python -m benchmarks.metagrad --out=benchmarks/results --peers_python=PEERS/bin/python
 
-The work: the derivative of a loss on 2,048 rows by the labels and weights of N slots, through T
-training steps of a DeepFM (20 fields, d embedding columns, tower 64-32) on batches of the slots.
-PEERS is an environment with benchmarks/peers-requirements.txt; without it peers are left out.
+The work is that of benchmarks/metagrad_problem.py, on the device that JAX finds; where it is a GPU,
+peers use it too. PEERS is an environment with benchmarks/peers-requirements.txt; without it peers
+are left out.
 
 Each measurement is a process of its own; engines take turns, so that what else the machine does
-meets all of them. "naive" is optax in a `lax.scan` on the whole table under `jax.grad`, which is
-also how optax's documentation differentiates through training; "remat" checkpoints every step.
+meets all of them. With --jobs, so many processes start and compile side by side, for machines of
+many cores; what is timed runs alone all the same.
+
+"naive" is optax in a `lax.scan` on the whole table under `jax.grad`, which is also how optax's
+documentation differentiates through training; "remat" checkpoints every step.
 """
 
+import contextlib
+import fcntl
 import json
+import os
 import resource
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from math import nan
 from pathlib import Path
-from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
 from absl import app, flags, logging
 
+from benchmarks.metagrad_problem import (
+    BASE,
+    FIELDS,
+    OUTER,
+    Cell,
+    dense,
+    make_problem,
+    ours,
+    start,
+)
 from diet_jax import train
 from diet_jax.compact import compact
 from diet_jax.files import replace_text
 from diet_jax.influence import influence
-from diet_jax.metagrad import Inner, Slots, Trajectory, outer_loss
-from diet_jax.models import init_params, logits, make_model
-from diet_jax.optim import Optimizer
+from diet_jax.metagrad import Trajectory
 from diet_jax.record import software_versions
 
 OUT = flags.DEFINE_string("out", "benchmarks/results", "Folder of metagrad.json and metagrad.svg.")
 PEERS = flags.DEFINE_string("peers_python", "", "The peers' Python; empty: without them.")
 ROUNDS = flags.DEFINE_integer("rounds", 3, "Measurements of each engine and cell.")
+JOBS = flags.DEFINE_integer("jobs", 1, "Processes side by side, of which one is timed.")
+LIMIT = flags.DEFINE_integer("cells", 0, "Only so many of the first of CELLS; 0: all.")
 QUICK = flags.DEFINE_bool("quick", False, "Tiny cells: does it all work?")
 CHILD = flags.DEFINE_string("child", "", "One measurement, as JSON (how the program calls itself).")
 
-FIELDS, OUTER, CANDIDATES = 20, 2048, 100_000
+CANDIDATES = 100_000  # of exact influence
 EXACT_PEERS = ("higher", "higher, sparse embeddings", "torchopt")
 PEER_ENGINES = (*EXACT_PEERS, "betty")
 
-
-class Cell(NamedTuple):
-    """A size of the problem: table rows, steps, slots, rows a batch, embedding columns.
-
-    live: table rows that occur at all; 0 for every row.
-    """
-
-    V: int = 100_000
-    T: int = 64
-    N: int = 1024
-    b: int = 128
-    d: int = 16
-    optimizer: str = "adam"
-    live: int = 0
-
-
-BASE = Cell()
 JAX = ("ours", "naive", "remat")
 ALL = (*JAX, *PEER_ENGINES)
 CELLS = {
@@ -72,10 +70,10 @@ CELLS = {
     BASE: ALL,
     BASE._replace(T=256): JAX,
     Cell(V=1_000_000, T=20): (*JAX, "torchopt"),
-    **{BASE._replace(T=T): ("ours",) for T in (16, 1024)},
     # The same rows in a larger table: what does not occur must cost nothing.
     **{BASE._replace(V=V, live=10**4): ("ours", "naive") for V in (10**4, 10**5, 10**6)},
     **{BASE._replace(V=V, live=10**4): ("ours",) for V in (10**7, 10**8)},
+    **{BASE._replace(T=T): ("ours",) for T in (16, 1024)},
     **{BASE._replace(N=N): ("ours",) for N in (256, 4096)},
     **{BASE._replace(b=b): ("ours",) for b in (32, 512)},
     **{BASE._replace(d=d): ("ours",) for d in (8, 32)},
@@ -83,93 +81,15 @@ CELLS = {
 TINY = {Cell(V=2_000, T=8, N=64, b=16, d=4, optimizer=o): JAX for o in ("sgd", "adam")}
 
 
-class Problem(NamedTuple):
-    """A cell's inner loop, slots, key and outer rows; ids are rows of the whole table."""
-
-    inner: Inner
-    slots: Slots
-    key: jax.Array
-    outer: train.Examples
-
-
-def make_problem(cell: Cell) -> Problem:
-    """Ids are Zipf within each field's share of the table, as in a log, spread evenly over it."""
-    rng = np.random.default_rng(0)
-    share, live = cell.V // FIELDS, (cell.live or cell.V) // FIELDS
-
-    def rows(n):
-        rank = (live ** rng.random((n, FIELDS))).astype(np.int64) - 1
-        return (rank * (share // live) + share * np.arange(FIELDS)).astype(np.int32)
-
-    none = np.zeros((cell.N, 0), np.float32)
-    z, w = rng.normal(size=(2, cell.N)).astype(np.float32)
-    slots = Slots(rows(cell.N), np.ones(cell.N, bool), none, z, 0.3 * w)
-    label = rng.integers(0, 2, OUTER).astype(np.float32)
-    outer = train.Examples(
-        rows(OUTER), np.zeros((OUTER, 0), np.float32), label, np.ones(OUTER, np.float32)
-    )
-    model = make_model("DeepFM", cell.d, (64, 32))
-    inner = Inner(
-        model,
-        Optimizer(cell.optimizer, momentum=0.9),
-        1e-2,
-        cell.T,
-        cell.b,
-        cell.T,
-        mode="full",
-        budget=128 << 20,
-    )
-    return Problem(inner, slots, jax.random.key(0), outer)
+@contextlib.contextmanager
+def alone(turns: str):
+    """While this lasts, no other process is in it that was given the same file."""
+    with open(turns, "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
-def start(problem: Problem, cell: Cell) -> tuple[dict, jax.Array]:
-    """Parameters with the whole table, and the batches [T, b]: what every engine trains with."""
-    key_init, key_order = jax.random.split(problem.key)
-    params = init_params(problem.inner.model, key_init, jnp.arange(cell.V), FIELDS, 0)
-    return params, train.cyclic_order(key_order, problem.slots.valid, cell.T, cell.b)
-
-
-def ours(problem: Problem, cell: Cell):
-    """(f, arguments): f(labels, weights, *rest) -> loss, on compact tables."""
-    slots, outer = problem.slots, problem.outer
-    table = compact(slots.ids, outer.ids, 1024)
-    slots = slots._replace(ids=table.positions(slots.ids))
-    outer = outer._replace(ids=table.positions(outer.ids))
-    n = table.n_trained
-    run = Trajectory(table.rows[:n], table.rows[n:], problem.key, np.int32(cell.T))
-
-    def f(z, w, slots, run, outer):
-        now = slots._replace(label_logit=z, log_weight=w)
-        return outer_loss(problem.inner, now, run, outer)
-
-    return f, (slots, run, outer)
-
-
-def dense(problem: Problem, cell: Cell, remat: bool):
-    """The same on the whole table, as one writes it with optax and `lax.scan`."""
-    model, (params, order) = problem.inner.model, start(problem, cell)
-    tx = optax.adam(1e-2, eps_root=1e-8) if cell.optimizer == "adam" else optax.sgd(1e-2, 0.9)
-
-    def entropy(params, ids, dense, target, weight):
-        z = logits(model, params, ids, dense)
-        return jnp.mean(weight * optax.sigmoid_binary_cross_entropy(z, target))
-
-    def f(z, w, slots, params, order, outer):
-        def step(carry, index):
-            params, state = carry
-            batch = slots.ids[index], slots.dense[index], jax.nn.sigmoid(z[index])
-            grads = jax.grad(entropy)(params, *batch, jnp.exp(w[index]))
-            updates, state = tx.update(grads, state, params)
-            return (optax.apply_updates(params, updates), state), None
-
-        step = jax.checkpoint(step) if remat else step
-        (params, _), _ = jax.lax.scan(step, (params, tx.init(params)), order)
-        return entropy(params, *outer[:4])
-
-    return f, (problem.slots, params, order, problem.outer)
-
-
-def measure(engine: str, cell: Cell, calls: int, result: str) -> dict:
+def measure(engine: str, cell: Cell, calls: int, result: str, turns: str) -> dict:
     """Compile, then time `calls` calls of one JAX engine; the gradient goes to `result`."""
     problem = make_problem(cell)
     f, rest = ours(problem, cell) if engine == "ours" else dense(problem, cell, engine == "remat")
@@ -177,10 +97,11 @@ def measure(engine: str, cell: Cell, calls: int, result: str) -> dict:
     begin = time.perf_counter()
     program = jax.jit(jax.grad(f, (0, 1))).lower(*args).compile()
     seconds = [time.perf_counter() - begin]
-    for _ in range(calls + 1):
-        begin = time.perf_counter()
-        grads = jax.block_until_ready(program(*args))
-        seconds.append(time.perf_counter() - begin)
+    with alone(turns):
+        for _ in range(calls + 1):
+            begin = time.perf_counter()
+            grads = jax.block_until_ready(program(*args))
+            seconds.append(time.perf_counter() - begin)
     np.savez(result, g0=grads[0], g1=grads[1])
     memory = program.memory_analysis().temp_size_in_bytes  # pyright: ignore[reportOptionalMemberAccess]
     return {"first": sum(seconds[:2]), "seconds": seconds[2:], "temp_bytes": memory}
@@ -209,21 +130,22 @@ def candidates_per_second() -> float:
     return n / (time.perf_counter() - begin)
 
 
-def in_a_process(engine: str, cell: Cell, calls: int, folder: Path) -> dict:
+def in_a_process(engine: str, cell: Cell, calls: int, turns: str) -> dict:
     """One measurement; an engine that fails gives its last line of error."""
-    result = folder / "gradient.npz"
-    if engine in PEER_ENGINES:
-        export(cell, 1, folder / "problem.npz")  # nothing is compiled: one call tells enough
-        script = str(Path(__file__).parent / "metagrad_peers.py")
-        argv = [PEERS.value, script, engine, str(folder / "problem.npz"), str(result)]
-    else:
-        what = json.dumps([engine, cell, calls, str(result)])
-        argv = [sys.executable, "-m", "benchmarks.metagrad", f"--child={what}"]
-    done = subprocess.run(argv, capture_output=True, text=True)
-    if done.returncode:
-        return {"error": done.stderr.strip().splitlines()[-1]}
-    gradient = np.concatenate(list(np.load(result).values()))
-    return json.loads(done.stdout.splitlines()[-1]) | {"gradient": gradient}
+    with tempfile.TemporaryDirectory() as folder:
+        result, problem = str(Path(folder, "gradient.npz")), Path(folder, "problem.npz")
+        if engine in PEER_ENGINES:
+            export(cell, 1, problem)  # nothing is compiled: one call tells enough
+            script = str(Path(__file__).parent / "metagrad_peers.py")
+            argv = [PEERS.value, script, engine, str(problem), result, turns]
+        else:
+            what = json.dumps([engine, cell, calls, result, turns])
+            argv = [sys.executable, "-m", "benchmarks.metagrad", f"--child={what}"]
+        done = subprocess.run(argv, capture_output=True, text=True)
+        if done.returncode:
+            return {"error": done.stderr.strip().splitlines()[-1]}
+        gradient = np.concatenate(list(np.load(result).values()))
+        return json.loads(done.stdout.splitlines()[-1]) | {"gradient": gradient}
 
 
 def export(cell: Cell, calls: int, path: Path) -> None:
@@ -258,31 +180,37 @@ def export(cell: Cell, calls: int, path: Path) -> None:
 
 def run(cells: Mapping[Cell, tuple[str, ...]], rounds: int, calls: int) -> list[dict]:
     """One row for each cell and engine; the engines of a cell take turns."""
-    table = []
-    for cell, engines in cells.items():
-        engines = [e for e in engines if PEERS.value or e not in PEER_ENGINES]
-        found = {engine: [] for engine in engines}
-        with tempfile.TemporaryDirectory() as folder:
-            for _ in range(rounds):
-                for engine in engines:
-                    if not (found[engine] and "error" in found[engine][0]):
-                        found[engine].append(in_a_process(engine, cell, calls, Path(folder)))
-        for engine, runs in found.items():
-            row = {**cell._asdict(), "engine": engine}
-            if "error" in runs[0]:
-                row["error"] = runs[0]["error"]
-            else:
-                every = [s for r in runs for s in r["seconds"]]
-                row["seconds"] = float(np.median(every))
-                row["spread"] = [min(every), max(every)]
-                row["first"] = float(np.median([r["first"] for r in runs]))
-                row["temp_mib"] = runs[0].get("temp_bytes", 0) / 2**20 or None
-                row["peak_rss_mib"] = max(r["peak_rss_mib"] for r in runs)
-                want = found["ours"][0]["gradient"]
-                gap = np.linalg.norm(runs[0]["gradient"] - want) / np.linalg.norm(want)
-                row["difference"] = float(gap)
-            table.append(row)
-            print(json.dumps(row), flush=True)
+    tasks = [
+        (engine, cell)
+        for cell, engines in cells.items()
+        for _ in range(rounds)
+        for engine in engines
+        if PEERS.value or engine not in PEER_ENGINES
+    ]
+    with tempfile.NamedTemporaryFile() as turns, ThreadPoolExecutor(JOBS.value) as pool:
+        made = [pool.submit(in_a_process, *task, calls, turns.name) for task in tasks]
+        table = []
+        for cell in cells:
+            found: dict[str, list[dict]] = {}
+            for (engine, c), measured in zip(tasks, made, strict=True):
+                if c == cell:
+                    found.setdefault(engine, []).append(measured.result())
+            for engine, runs in found.items():
+                row = {**cell._asdict(), "engine": engine}
+                if "error" in runs[0]:
+                    row["error"] = runs[0]["error"]
+                else:
+                    seconds = [s for r in runs for s in r["seconds"]]
+                    row["seconds"] = float(np.median(seconds))
+                    row["spread"] = [min(seconds), max(seconds)]
+                    row["first"] = float(np.median([r["first"] for r in runs]))
+                    row["temp_mib"] = runs[0].get("temp_bytes", 0) / 2**20 or None
+                    row["peak_rss_mib"] = max(r["peak_rss_mib"] for r in runs)
+                    want = found["ours"][0]["gradient"]
+                    gap = np.linalg.norm(runs[0]["gradient"] - want) / np.linalg.norm(want)
+                    row["difference"] = float(gap)
+                table.append(row)
+                print(json.dumps(row), flush=True)
     return table
 
 
@@ -328,7 +256,7 @@ def verdicts(table: list[dict]) -> list[str]:
 
     def ratio(cell, engine, key):
         one, other = at(cell, "ours").get(key), at(cell, engine).get(key)
-        return other / one if one and other else float("nan")
+        return other / one if one and other else nan
 
     long, wide = BASE._replace(T=256), Cell(V=1_000_000, T=20)
     mine = [r for r in table if r["engine"] == "ours"]
@@ -343,29 +271,39 @@ def verdicts(table: list[dict]) -> list[str]:
         ("memory of naive JAX, V = 1e5, T = 256", ratio(long, "naive", "temp_mib"), ">=", 50),
         ("time of naive JAX, V = 1e5, T = 256", ratio(long, "naive", "seconds"), ">=", 5),
         ("time of naive JAX, V = 1e6, T = 20", ratio(wide, "naive", "seconds"), ">=", 50),
-        ("time of the fastest peer, V = 1e5, T = 64", min(peers, default=float("nan")), ">=", 50),
+        ("time of the fastest peer, V = 1e5, T = 64", min(peers, default=nan), ">=", 50),
         ("time of torchopt, V = 1e6, T = 20", ratio(wide, "torchopt", "seconds"), ">=", 50),
-        ("slowest over fastest, V = 1e4 to 1e8", max(flat) / min(flat), "<=", 1.1),
-        ("largest difference of gradients, T = 8", max(exact), "<=", 1e-5),
+        (
+            "slowest over fastest, V = 1e4 to 1e8",
+            max(flat, default=nan) / min(flat, default=nan),
+            "<=",
+            1.1,
+        ),
+        ("largest difference of gradients, T = 8", max(exact, default=nan), "<=", 1e-5),
     ]
     met = {">=": lambda x, y: x >= y, "<=": lambda x, y: x <= y}
     return [
         f"{name}: {x:.3g} (target {sign} {y:g}: {'met' if met[sign](x, y) else 'MISSED'})"
         for name, x, sign, y in lines
+        if x == x  # it was measured
     ]
 
 
 def main(argv: list[str]) -> None:
     logging.set_verbosity(logging.WARNING)
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # processes share a device
     if CHILD.value:
-        engine, cell, calls, result = json.loads(CHILD.value)
-        found = measure(engine, Cell(*cell), calls, result)
+        engine, cell, calls, result, turns = json.loads(CHILD.value)
+        found = measure(engine, Cell(*cell), calls, result, turns)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         print(json.dumps(found | {"peak_rss_mib": peak}))
         return
-    table = run(TINY, 1, 1) if QUICK.value else run(CELLS, ROUNDS.value, 3)
+    cells = dict([*CELLS.items()][: LIMIT.value or None])
+    table = run(TINY, 1, 1) if QUICK.value else run(cells, ROUNDS.value, 3)
     result = {
-        "command": "python -m benchmarks.metagrad" + (" --quick" if QUICK.value else ""),
+        "command": "python -m benchmarks.metagrad"
+        + f" --rounds={ROUNDS.value} --jobs={JOBS.value} --cells={LIMIT.value}"
+        + " --quick" * QUICK.value,
         "env": software_versions() | {"devices": [d.device_kind for d in jax.devices()]},
         "table": table,
     }

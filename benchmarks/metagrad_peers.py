@@ -1,14 +1,16 @@
 """One meta-gradient with a PyTorch peer, in an environment of its own, for benchmarks.metagrad.
 
-    python benchmarks/metagrad_peers.py ENGINE PROBLEM.npz RESULT.npz
+    python benchmarks/metagrad_peers.py ENGINE PROBLEM.npz RESULT.npz TURNS
 
 PROBLEM holds the start parameters of a DeepFM, the batches, the slots and the outer rows; RESULT
-gets the gradient by labels and weights. Each peer is used as its documentation shows: higher with
+gets the gradient by labels and weights; TURNS is a file, locked while calls are timed. All is on a
+GPU where there is one. Each peer is used as its documentation shows: higher with
 `innerloop_ctx`, torchopt with its differentiable optimizers, betty with a pair of problems. betty's
 hypergradient is an approximation that sees one step alone (its default, DARTS): less work, and
 another result.
 """
 
+import fcntl
 import json
 import resource
 import sys
@@ -19,19 +21,21 @@ import torch
 from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+
 
 class DeepFM(nn.Module):
     """As diet_jax.models.deep_fm: one table whose column 0 is the first-order weight."""
 
     def __init__(self, p, sparse):
         super().__init__()
-        self.table = nn.Embedding.from_pretrained(torch.tensor(p["table"]), False, sparse=sparse)
-        self.bias = nn.Parameter(torch.tensor(p["bias"]))
+        self.table = nn.Embedding.from_pretrained(p["table"].clone(), False, sparse=sparse)
+        self.bias = nn.Parameter(p["bias"].clone())
         self.tower = nn.ModuleList()
         for k in range(sum(name.startswith("kernel") for name in p)):
             layer = nn.Linear(*p[f"kernel{k}"].shape)
-            layer.weight.data = torch.tensor(p[f"kernel{k}"].T.copy())
-            layer.bias.data = torch.tensor(p[f"bias{k}"])
+            layer.weight.data = p[f"kernel{k}"].T.contiguous()
+            layer.bias.data = p[f"bias{k}"].clone()
             self.tower.append(layer)
 
     def forward(self, ids):
@@ -51,20 +55,20 @@ def loss(model, ids, target, weight):
 
 def batches(p, z, w):
     """The slots' rows, soft labels and weights, batch by batch."""
-    for index in torch.tensor(p["order"]).long():
-        ids = torch.tensor(p["slot_ids"]).long()[index]
+    for index in p["order"]:
+        ids = p["slot_ids"][index]
         yield ids, torch.sigmoid(z[index]), torch.exp(w[index])
 
 
 def outer(p):
-    return torch.tensor(p["outer_ids"]).long(), torch.tensor(p["outer_target"]), torch.ones(())
+    return p["outer_ids"], p["outer_target"], torch.ones((), device=DEVICE)
 
 
 def with_higher(p, z, w, sparse=False):
     import higher
 
     model, lr = DeepFM(p, sparse), float(p["lr"])
-    if str(p["optimizer"]) == "sgd":
+    if p["optimizer"] == "sgd":
         opt = torch.optim.SGD(model.parameters(), lr, momentum=float(p["momentum"]))
     else:
         opt = torch.optim.Adam(model.parameters(), lr)  # it has no eps inside the root
@@ -78,7 +82,7 @@ def with_torchopt(p, z, w):
     import torchopt
 
     model, lr = DeepFM(p, False), float(p["lr"])
-    if str(p["optimizer"]) == "sgd":
+    if p["optimizer"] == "sgd":
         opt = torchopt.MetaSGD(model, lr, momentum=float(p["momentum"]))
     else:
         opt = torchopt.MetaAdam(model, lr, eps_root=float(p["eps_root"]))
@@ -110,12 +114,11 @@ def with_betty(p, z, w):
             return loss(self.module, ids, torch.sigmoid(z), torch.exp(w))
 
     model = DeepFM(p, False)
-    if str(p["optimizer"]) == "sgd":
+    if p["optimizer"] == "sgd":
         opt = torch.optim.SGD(model.parameters(), lr, momentum=float(p["momentum"]))
     else:
         opt = torch.optim.Adam(model.parameters(), lr)
-    index = torch.tensor(p["order"]).long()
-    rows = [(torch.tensor(p["slot_ids"]).long()[i], i) for i in index]
+    rows = [(p["slot_ids"][i], i) for i in p["order"]]
     own = Config(type="darts", unroll_steps=n_steps)
     inner = Inner("inner", own, model, opt, train_data_loader=rows)
     outermost = Outer("outer", Config(), memory, None, train_data_loader=[outer(p)])
@@ -132,17 +135,32 @@ ENGINES = {
 }
 
 
-def main(engine, problem, result):
-    p = dict(np.load(problem))
-    z, w = (torch.tensor(p[name], requires_grad=True) for name in ("label_logit", "log_weight"))
+def on_device(array):
+    """Numbers on the device, integers as torch indexes with them; a text as it is."""
+    if array.dtype.kind == "U":
+        return str(array)
+    tensor = torch.tensor(array, device=DEVICE)
+    return tensor.long() if tensor.dtype == torch.int32 else tensor
+
+
+def main(engine, problem, result, turns):
+    p = {name: on_device(array) for name, array in np.load(problem).items()}
+    z, w = (p[name].requires_grad_() for name in ("label_logit", "log_weight"))
     seconds = []
-    for _ in range(int(p["calls"]) + 1):
-        start = time.perf_counter()
-        grads = ENGINES[engine](p, z, w)
-        seconds.append(time.perf_counter() - start)
-    np.savez(result, **{f"g{k}": g.detach().numpy() for k, g in enumerate(grads)})
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(json.dumps({"first": seconds[0], "seconds": seconds[1:], "peak_rss_mib": peak}))
+    with open(turns, "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        for _ in range(int(p["calls"]) + 1):
+            start = time.perf_counter()
+            grads = ENGINES[engine](p, z, w)
+            if DEVICE == "cuda":
+                torch.cuda.synchronize()
+            seconds.append(time.perf_counter() - start)
+    np.savez(result, **{f"g{k}": g.detach().cpu().numpy() for k, g in enumerate(grads)})
+    found = {"first": seconds[0], "seconds": seconds[1:]}
+    if DEVICE == "cuda":
+        found["temp_bytes"] = torch.cuda.max_memory_allocated()
+    found["peak_rss_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(json.dumps(found))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,9 @@ from diet_jax.types import Config
 
 def get_config() -> Config:
     c: Config = ConfigDict()
-    c.seed = 0  # of all random choices; same seed, same device kind: the same memory, bit for bit
+    # Of all random choices. Same seed, same device kind: the same memory, bit for bit; on GPUs with
+    # XLA_FLAGS=--xla_gpu_deterministic_ops=true, at a price (docs/scale.md).
+    c.seed = 0
     # A device's memory for the rows that the teacher, or the full-data reference, is trained on.
     # If they need more they stay in their files and are fed in chunks, with the same result but for
     # rounding.
@@ -89,6 +91,9 @@ def get_config() -> Config:
     c.inner.min_rows = 4096  # table rows that a compact table starts with; it doubles when full
     c.inner.mebibytes = 1024  # a device's memory for unrolled steps; above it, they are recomputed
     c.inner.offload = False  # keep states of recomputed steps in the host's memory (accelerators)
+    # Differentiated steps that are compiled as one turn of a loop: 4 spares a GPU the gaps between
+    # small kernels, see docs/metagrad.md; takes longer to compile.
+    c.inner.unroll = 1
     c.inner.mixed = False  # forward-over-reverse second derivatives: less memory on accelerators
     c.inner.compute = "float32"  # bfloat16: forward passes of the proxy in it
 

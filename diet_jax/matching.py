@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from diet_jax import train
 from diet_jax.metagrad import Inner, Slots, Trajectory, all_trained, outer_loss, warm_up
 from diet_jax.models import logits
-from diet_jax.models.base import look_up
+from diet_jax.models.base import exact_products, look_up
 from diet_jax.train import Examples, TrainState
 from diet_jax.types import Array, Params
 
@@ -101,10 +101,11 @@ def kernel(inner: Inner, slots: Slots, trajectory: Trajectory, outer: Examples) 
 
     mine = _in_use(slots)
     x, y = features(mine), mine.target - 0.5
-    gram = (x * mine.weight[:, None]).T @ x
-    ridge = RIDGE * jnp.trace(gram) / len(gram)
-    answer = jnp.linalg.solve(gram + ridge * jnp.eye(len(gram)), x.T @ (mine.weight * y))
-    error = features(outer) @ answer - (outer.target - 0.5)
+    with exact_products():
+        gram = (x * mine.weight[:, None]).T @ x
+        ridge = RIDGE * jnp.trace(gram) / len(gram)
+        answer = jnp.linalg.solve(gram + ridge * jnp.eye(len(gram)), x.T @ (mine.weight * y))
+        error = features(outer) @ answer - (outer.target - 0.5)
     return jnp.mean(outer.weight * jnp.square(error))
 
 

@@ -36,7 +36,8 @@ class Inner(NamedTuple):
     steps: T. batch: rows a step. l2: weight of the penalty on the embeddings of a batch.
     mode: one of MODES. window: W <= T, the steps differentiated in the modes random and adaptive.
     budget: bytes that the unrolled steps of a trajectory may hold (`unroll.choose_level`).
-    offload: keep states in the host's memory. mixed: differentiate gradients in forward mode.
+    offload: keep states in the host's memory. unroll: differentiated steps that are compiled as
+    one turn of a loop. mixed: differentiate gradients in forward mode.
     damping, solves: of the mode implicit, what is added to the curvature, and how many steps of
     conjugate gradients are taken. place: where its table lies, by row.
     """
@@ -51,6 +52,7 @@ class Inner(NamedTuple):
     mode: str = "random"
     budget: int = 1 << 30
     offload: bool = False
+    unroll: int = 1
     mixed: bool = False
     damping: float = 1e-3
     solves: int = 20
@@ -193,7 +195,7 @@ def outer_loss(inner: Inner, slots: Slots, trajectory: Trajectory, outer: Batch)
     step = partial(inner.step, rates=slots.rates)
     by_row = len(trajectory.trained), inner.place.size("table")
     level = choose_level(step, state, batches, inner.unrolled, inner.budget, by_row)
-    state = scan_steps(step, state, batches, inner.unrolled, level, inner.offload)
+    state = scan_steps(step, state, batches, inner.unrolled, level, inner.offload, inner.unroll)
     return train.loss(inner.model, inner.whole(state.params, fixed), outer)
 
 

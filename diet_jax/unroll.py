@@ -13,17 +13,18 @@ from diet_jax.types import InputError
 LEVELS = 5  # beyond this a further level saves next to nothing
 
 
-def scan_steps(step, state, xs, length: int, level: int, offload: bool = False):
+def scan_steps(step, state, xs, length: int, level: int, offload: bool = False, unroll: int = 1):
     """The state after `step(state, x) -> state` for each of the `length` entries of xs.
 
     level: as above. offload: keep the outermost states in the host's memory (level 1 or more).
+    unroll: turns of a loop that are compiled as one.
     """
 
     def body(state, x):
         return step(state, x), None
 
     if level == 0:
-        return jax.lax.scan(body, state, xs)[0]
+        return jax.lax.scan(body, state, xs, unroll=unroll)[0]
     keep = {}
     if offload:
         keep["policy"] = jax.checkpoint_policies.save_and_offload_only_these_names(
@@ -36,14 +37,14 @@ def scan_steps(step, state, xs, length: int, level: int, offload: bool = False):
 
     def segment(state, x):
         state = checkpoint_name(state, "state") if offload else state
-        return scan_steps(step, state, x, size, level - 1), None
+        return scan_steps(step, state, x, size, level - 1, unroll=unroll), None
 
     n, rest = divmod(length, size)
     head = jax.tree.map(lambda a: a[: n * size].reshape(n, size, *a.shape[1:]), xs)
-    state = jax.lax.scan(jax.checkpoint(segment, **keep), state, head)[0]
+    state = jax.lax.scan(jax.checkpoint(segment, **keep), state, head, unroll=unroll)[0]
     if rest:
         tail = jax.tree.map(lambda a: a[n * size :], xs)
-        state = scan_steps(step, state, tail, rest, level)
+        state = scan_steps(step, state, tail, rest, level, unroll=unroll)
     return state
 
 

@@ -136,8 +136,8 @@ def weight_gradient(inner, run=None):
 
 @pytest.mark.parametrize(
     "change",
-    [{"budget": 60_000}, {"budget": 60_000, "offload": True}, {"mixed": True}],
-    ids=["recomputed", "offloaded", "mixed"],
+    [{"budget": 60_000}, {"budget": 60_000, "offload": True}, {"mixed": True}, {"unroll": 4}],
+    ids=["recomputed", "offloaded", "mixed", "unrolled"],
 )
 def test_how_steps_are_differentiated_changes_nothing(x64, change):
     inner = toy.inner_in_double(steps=20, window=20)
@@ -253,7 +253,8 @@ def test_a_thousand_steps_of_ten_thousand_rows_fit_in_a_hundred_mebibytes():
         return outer_loss(inner, slots._replace(log_weight=log_weight), run, outer)
 
     program = jax.jit(jax.grad(loss)).lower(memory.log_weight, memory, run, outer).compile()
-    assert program.memory_analysis().temp_size_in_bytes < 100 << 20
+    of_products = (32 << 20) * (jax.default_backend() == "gpu")  # what XLA gives cuBLAS on Hopper
+    assert program.memory_analysis().temp_size_in_bytes < (100 << 20) + of_products
 
 
 def test_a_table_row_that_no_slot_touches_leaves_gradients_finite(x64):

@@ -15,15 +15,16 @@ def step(x, y):
     return jnp.sin(x) + y
 
 
+@pytest.mark.parametrize("unroll", [1, 4])
 @pytest.mark.parametrize("offload", [False, True])
 @pytest.mark.parametrize("level", range(4))
 @pytest.mark.parametrize("length", [1, 6, 7, 9])
-def test_segments_of_any_length_run_every_step_once_and_in_order(length, level, offload):
+def test_segments_of_any_length_run_every_step_once_and_in_order(length, level, offload, unroll):
     def in_a_row(ys):
         return functools.reduce(step, ys, 1.0)
 
     def in_segments(ys):
-        return scan_steps(step, jnp.float32(1), ys, length, level, offload)
+        return scan_steps(step, jnp.float32(1), ys, length, level, offload, unroll)
 
     ys = jnp.linspace(0.5, 1.5, length)
     for f in (lambda g: g, jax.grad):

@@ -123,6 +123,17 @@ def read(model: Model, table: Array, ids: Array, dense: Array, mix: Array | None
     return Inputs(look_up(model, table, ids), dense, history, seen, tasks >= 0)
 
 
+def exact_products():
+    """In this context products of float32 matrices are in float32, also on GPUs and TPUs, which
+    round their factors to 10 or 7 bits (TF32, bfloat16) unless told not to. Derivatives follow.
+
+    `jax_default_matmul_precision`, where it is set, is left as it is.
+    """
+    return jax.default_matmul_precision(
+        jax.config.values["jax_default_matmul_precision"] or "float32"
+    )
+
+
 def penalty(model: Model, params: Params, ids: Array, mix: Array | None = None) -> Array:
     """L2 on touched rows: the mean over ids [B, K] of the squared length of a row's embeddings: [].
 
@@ -141,7 +152,8 @@ def logits(
 
     mix: as in `read`.
     """
-    given = params["net"], read(model, params["table"], ids, dense, mix)
-    if model.compute:
-        given = jax.tree.map(lambda a: a if a.dtype == bool else a.astype(model.compute), given)
-    return model.apply(*given).astype(params["table"].dtype)
+    with exact_products():
+        given = params["net"], read(model, params["table"], ids, dense, mix)
+        if model.compute:
+            given = jax.tree.map(lambda a: a if a.dtype == bool else a.astype(model.compute), given)
+        return model.apply(*given).astype(params["table"].dtype)
