@@ -12,14 +12,15 @@ and ends in a loss on real rows. What its derivative sees is the mode:
 The first three are exact for the steps they see. docs/metagrad.md explains the backward pass.
 """
 
+from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.scipy.sparse.linalg import cg
 
-from diet_jax import compact, optim, train
+from diet_jax import compact, optim, touched, train
 from diet_jax.models import Model, init_params
 from diet_jax.optim import Optimizer
 from diet_jax.sharding import ONE_DEVICE, Placement
@@ -83,6 +84,34 @@ class Inner(NamedTuple):
         state, nudge = self.place.tables((state, nudge))
         after = train.step(self.model, self.tx(rates), state, batch, self.l2, nudge, gradient)
         return self.place.tables(after)
+
+    def walk(self, state: TrainState, slots: "Slots") -> tuple[Callable, Any, bool]:
+        """(step, carry, by touched rows): step(carry, batch) -> carry, of which the first part is a
+        state with as many table rows as this one, if the last says so, and else all of it.
+
+        A step costs what its batch touches where the optimizer lets it, and where that is less than
+        the table.
+        """
+        n_table = len(state.params["table"])
+        looked_up = self.batch * slots.ids[0].size
+        rates = slots.rates
+        if not (
+            touched.is_local(self.optimizer)
+            and looked_up < n_table
+            and self.place.size("table") == 1
+        ):
+            return partial(self.step, rates=rates), state, False
+        on_rows = touched.by_touched_rows(
+            lambda small, rest: self.step(small, rest[0], rates=rest[1]),
+            touched.which_by_row(self.tx(rates), state),
+        )
+
+        def step(carry, batch):
+            state, mark = carry
+            mark, places, batch = touched.find_places(mark, batch)
+            return on_rows(state, (batch, rates), places), mark
+
+        return step, (state, jnp.zeros(n_table, jnp.int32)), True
 
     def init(self, key: Array, rows: Array, slots: "Slots") -> Params:
         """Fresh parameters for the table rows `rows` (int32 [U])."""
@@ -172,11 +201,10 @@ def warm_up(inner: Inner, slots: Slots, trajectory: Trajectory) -> tuple[TrainSt
     first = trajectory.end - inner.unrolled
     frozen = jax.lax.stop_gradient(slots)
 
-    def body(k, state):
-        return inner.step(state, frozen.examples(order[k]), rates=frozen.rates)
-
     state = inner.place.tables(train.start(inner.tx(frozen.rates), params))
-    state = jax.lax.fori_loop(0, first, body, state)
+    step, carry, by_rows = inner.walk(state, frozen)
+    carry = jax.lax.fori_loop(0, first, lambda k, c: step(c, frozen.examples(order[k])), carry)
+    state = carry[0] if by_rows else carry
     window = jax.lax.dynamic_slice_in_dim(order, first, inner.unrolled)
     fixed = fixed * optim.untouched(inner.optimizer, inner.rate(slots.rates), trajectory.end)
     return jax.lax.stop_gradient(state), window, fixed
@@ -192,10 +220,12 @@ def outer_loss(inner: Inner, slots: Slots, trajectory: Trajectory, outer: Batch)
     if not inner.unrolled:
         return implicit_loss(inner, slots, state.params, fixed, outer)[0]
     batches = slots.examples(order)
-    step = partial(inner.step, rates=slots.rates)
-    by_row = len(trajectory.trained), inner.place.size("table")
-    level = choose_level(step, state, batches, inner.unrolled, inner.budget, by_row)
-    state = scan_steps(step, state, batches, inner.unrolled, level, inner.offload, inner.unroll)
+    step, carry, by_rows = inner.walk(state, slots)
+    shared = len(trajectory.trained), inner.place.size("table")
+    lowest = 0 if by_rows else 1
+    level = choose_level(step, carry, batches, inner.unrolled, inner.budget, shared, lowest)
+    carry = scan_steps(step, carry, batches, inner.unrolled, level, inner.offload, inner.unroll)
+    state = carry[0] if by_rows else carry
     return train.loss(inner.model, inner.whole(state.params, fixed), outer)
 
 

@@ -1,12 +1,13 @@
-"""Training on a whole table whose step costs what its batch touches, whatever the table's size.
+"""Steps on a table whose cost is what their batch touches, whatever the table's size.
 
 Dense training passes over the table and its moments at every step. Here a step takes the rows that
 its batch looks up, trains them as a compact table (`compact.py` on the scale of a step), and puts
 them back. That is exact for the optimizers that leave rows without gradient alone (`LOCAL`), of
-which lazy Adam is the one to train full data with.
+which lazy Adam is the one to train full data with. Its derivative touches those rows alone, too.
 """
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -47,35 +48,87 @@ def fit(
             f"{optimizer.name} moves rows that a step does not touch: use lazy_adam, adagrad, "
             "rowwise_adagrad, or sgd without momentum"
         )
-    tx = make(optimizer, lr)
-    by_row = _by_row(tx, state)
-    n_table = len(state.params["table"])
+    step = by_touched_rows(
+        lambda small, rest: train.step(model, make(optimizer, rest[1]), small, rest[0], rest[2]),
+        which_by_row(make(optimizer, lr), state),
+    )
 
     def body(k, carry):
         state, mark = carry
         batch = jax.tree.map(lambda a: a[order[k]], data)
-        ids = batch.ids.reshape(-1)
-        place = jnp.arange(len(ids), dtype=jnp.int32)
-        # Of the places where a row is looked up one is marked as its own: the last, on most
-        # devices. Marks of former steps are never read, as every row asked for is marked anew.
-        mark = mark.at[jnp.where(ids >= 0, ids, n_table)].set(place, mode="drop")
-        own = mark[jnp.maximum(ids, 0)]
-        local = jnp.where(ids >= 0, own, -1).reshape(batch.ids.shape)
-        here = jnp.maximum(ids, 0)
-        small = jax.tree.map(lambda rows, a: a[here] if rows else a, by_row, state)
-        small = train.step(model, tx, small, batch._replace(ids=local), l2)
-        back = jnp.where((ids >= 0) & (own == place), ids, n_table)
+        mark, places, batch = find_places(mark, batch)
+        return step(state, (batch, lr, l2), places), mark
 
-        def put(rows, a, b):
-            return a.at[back].set(b, mode="drop") if rows else b
-
-        return jax.tree.map(put, by_row, state, small), mark
-
-    mark = jnp.zeros(n_table, jnp.int32)
+    mark = jnp.zeros(len(state.params["table"]), jnp.int32)
     return jax.lax.fori_loop(0, n_steps, body, (state, mark))[0]
 
 
-def _by_row(tx: Any, state: TrainState) -> TrainState:
+class Places(NamedTuple):
+    """Where the P ids of a batch look in a table of n rows, int32 [P] each.
+
+    here: the row, 0 for no value. back: the row that is written from this place. Of the places that
+    look at one row one writes it; the others, and those without a value, have n, which is no row.
+    """
+
+    here: Array
+    back: Array
+
+
+def find_places(mark: Array, batch: Examples) -> tuple[Array, Places, Examples]:
+    """The places of a batch, and the batch with ids that count places instead of table rows.
+
+    mark: int32 [n], to be handed from batch to batch; its first values do not matter.
+    """
+    ids = batch.ids.reshape(-1)
+    place = jnp.arange(len(ids), dtype=jnp.int32)
+    # Of the places that look at a row one is marked as its own: the last, on most devices. Marks of
+    # former batches are never read, as every row asked for is marked anew.
+    mark = mark.at[jnp.where(ids >= 0, ids, len(mark))].set(place, mode="drop")
+    own = mark[jnp.maximum(ids, 0)]
+    local = jnp.where(ids >= 0, own, -1).reshape(batch.ids.shape)
+    back = jnp.where((ids >= 0) & (own == place), ids, len(mark))
+    return mark, Places(jnp.maximum(ids, 0), back), batch._replace(ids=local)
+
+
+def by_touched_rows(f: Callable, by_row: TrainState) -> Callable:
+    """step(state, rest, places) -> state, which is f(state, rest) on the rows at `places` alone.
+
+    f must leave rows alone that it does not look up. by_row: as `which_by_row` says. Both ways the
+    step costs what its places are: backwards it keeps their rows, and of the state's cotangent it
+    reads and rewrites those, in place.
+    """
+
+    def take(state, index):
+        # "Nowhere" is a row of zeros: the cotangent of a place that is not written.
+        def rows(is_rows, a):
+            return a.at[index].get(mode="fill", fill_value=0) if is_rows else a
+
+        return jax.tree.map(rows, by_row, state)
+
+    def put(state, small, index):
+        def rows(is_rows, a, b):
+            return a.at[index].set(b, mode="drop") if is_rows else b
+
+        return jax.tree.map(rows, by_row, state, small)
+
+    @jax.custom_vjp
+    def step(state, rest, places):
+        return put(state, f(take(state, places.here), rest), places.back)
+
+    def forward(state, rest, places):
+        small = take(state, places.here)
+        return put(state, f(small, rest), places.back), (small, rest, places)
+
+    def backward(kept, cotangent):
+        small, rest, places = kept
+        d_small, d_rest = jax.vjp(f, small, rest)[1](take(cotangent, places.back))
+        return put(cotangent, d_small, places.back), d_rest, None
+
+    step.defvjp(forward, backward)
+    return step
+
+
+def which_by_row(tx: Any, state: TrainState) -> TrainState:
     """Which leaves of a state have a row for each row of the table: those that grow with it."""
     table = state.params["table"]
     longer = jax.ShapeDtypeStruct((len(table) + 1, *table.shape[1:]), table.dtype)

@@ -62,20 +62,21 @@ def bytes_kept(length: int, level: int, state: int, step: int) -> int:
 
 
 def choose_level(
-    step, state, xs, length: int, budget: int, by_row: tuple[int, int] = (0, 1)
+    step, state, xs, length: int, budget: int, by_row: tuple[int, int] = (0, 1), lowest: int = 1
 ) -> int:
-    """The lowest level from 1 at which `scan_steps` holds no more than `budget` bytes of a device.
+    """The lowest level at which `scan_steps` holds no more than `budget` bytes of a device.
 
-    by_row: what has so many rows lies by row on so many devices. Read from shapes alone. Level 0 is
-    never chosen: to write and read back what a step keeps takes longer than to compute it again
-    (measured on CPUs, 1.2 to 1.4 times the whole gradient).
+    by_row: what has so many rows lies by row on so many devices. Read from shapes alone. lowest: 0
+    for a step that keeps no more than it needs; of another one, to write and read back what it
+    keeps takes longer than to compute it again (measured on CPUs, 1.2 to 1.4 times the whole
+    gradient).
     Raises InputError, with what would do, when no level fits.
     """
     x = jax.tree.map(lambda a: a[0], xs)
     residuals = jax.eval_shape(lambda state, x: jax.vjp(step, state, x)[1], state, x)
     sizes = size_of(state, *by_row), size_of(residuals, *by_row)
-    needs = [bytes_kept(length, level, *sizes) for level in range(1, LEVELS + 1)]
-    for level, need in enumerate(needs, 1):
+    needs = [bytes_kept(length, level, *sizes) for level in range(lowest, LEVELS + 1)]
+    for level, need in enumerate(needs, lowest):
         if need <= budget:
             return level
     raise InputError(
