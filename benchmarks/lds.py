@@ -24,7 +24,7 @@ from benchmarks.windows import unlocked
 from diet_jax.baselines import find
 from diet_jax.files import replace_text
 from diet_jax.job import make_proxies, prepare
-from diet_jax.metagrad import Trajectory, adjoints, outer_loss
+from diet_jax.metagrad import Trajectory, outer_loss
 from diet_jax.record import software_versions
 from diet_jax.run import begin
 from diet_jax.scene import lay_out, set_scene, to_slots
@@ -108,7 +108,11 @@ def one_seed(config: Config, seed: int) -> list[dict]:
 
             @jax.jit
             def score(slots, some=some):
-                return -jax.vmap(lambda r: adjoints(some, slots, r, outer)[2], (axes,))(run).mean(0)
+                def mean(w):
+                    now = slots._replace(log_weight=w)
+                    return jax.vmap(lambda r: outer_loss(some, now, r, outer), (axes,))(run).mean()
+
+                return -jax.grad(mean)(slots.log_weight) / jax.numpy.exp(slots.log_weight)
 
             jax.block_until_ready(score(slots))
             start = time.perf_counter()

@@ -13,7 +13,6 @@ The first three are exact for the steps they see. docs/metagrad.md explains the 
 """
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -85,22 +84,23 @@ class Inner(NamedTuple):
         after = train.step(self.model, self.tx(rates), state, batch, self.l2, nudge, gradient)
         return self.place.tables(after)
 
-    def walk(self, state: TrainState, slots: "Slots") -> tuple[Callable, Any, bool]:
-        """(step, carry, by touched rows): step(carry, batch) -> carry, of which the first part is a
-        state with as many table rows as this one, if the last says so, and else all of it.
+    def walk(
+        self, state: TrainState, slots: "Slots", nudge: Callable | None = None
+    ) -> tuple[Callable, Any, bool]:
+        """(step, carry, by touched rows): step(carry, batch) -> carry, whose first part is the
+        state, if the last says so, and which is the state else. nudge: as in `outer_loss`.
 
         A step costs what its batch touches where the optimizer lets it, and where that is less than
         the table.
         """
-        n_table = len(state.params["table"])
-        looked_up = self.batch * slots.ids[0].size
-        rates = slots.rates
-        if not (
-            touched.is_local(self.optimizer)
-            and looked_up < n_table
-            and self.place.size("table") == 1
-        ):
-            return partial(self.step, rates=rates), state, False
+        n_table, rates = len(state.params["table"]), slots.rates
+        local = touched.is_local(self.optimizer) and self.place.size("table") == 1
+        if nudge or not local or self.batch * slots.ids[0].size >= n_table:
+
+            def whole(state, batch):
+                return self.step(state, batch, nudge and nudge(state.params), rates)
+
+            return whole, state, False
         on_rows = touched.by_touched_rows(
             lambda small, rest: self.step(small, rest[0], rates=rest[1]),
             touched.which_by_row(self.tx(rates), state),
@@ -210,17 +210,24 @@ def warm_up(inner: Inner, slots: Slots, trajectory: Trajectory) -> tuple[TrainSt
     return jax.lax.stop_gradient(state), window, fixed
 
 
-def outer_loss(inner: Inner, slots: Slots, trajectory: Trajectory, outer: Batch) -> Array:
+def outer_loss(
+    inner: Inner,
+    slots: Slots,
+    trajectory: Trajectory,
+    outer: Batch,
+    nudge: Callable[[Params], Params] | None = None,
+) -> Array:
     """Loss on `outer` of the model that one trajectory trains on the memory: [].
 
-    Its derivative by the slots is the meta-gradient of the mode.
+    Its derivative by the slots is the meta-gradient of the mode. nudge: what is added to the
+    gradient of every step that is differentiated one by one, from the parameters before it.
     """
     slots = among_trained(inner, slots, trajectory)
     state, order, fixed = warm_up(inner, slots, trajectory)
     if not inner.unrolled:
         return implicit_loss(inner, slots, state.params, fixed, outer)[0]
     batches = slots.examples(order)
-    step, carry, by_rows = inner.walk(state, slots)
+    step, carry, by_rows = inner.walk(state, slots, nudge)
     shared = len(trajectory.trained), inner.place.size("table")
     lowest = 0 if by_rows else 1
     level = choose_level(step, carry, batches, inner.unrolled, inner.budget, shared, lowest)
@@ -268,44 +275,6 @@ def implicit_loss(
     slopes = jax.tree.map(jnp.vdot, adjoint, jax.grad(reached)(params, slots))
     change = -sum(jax.tree.leaves(slopes))
     return jax.lax.stop_gradient(value - change) + change, adjoint
-
-
-def adjoints(
-    inner: Inner, slots: Slots, trajectory: Trajectory, outer: Batch
-) -> tuple[Params, Params, Array]:
-    """A trajectory's parameters before each differentiated step, and the loss's adjoints there.
-
-    All rows count as trained, since a candidate moves rows that no slot touches.
-    Returns (theta, mu, d_weight): theta and mu are like the parameters with a leading axis of steps
-    (one, in the modes implicit and one_step); mu_k is the derivative of the outer loss with respect
-    to the gradient that step k descends. d_weight float32 [N] is the derivative with respect to the
-    weight of each slot.
-    """
-    state, order, none = warm_up(inner, slots, all_trained(inner, trajectory))
-
-    def at_the_end(log_weight):
-        now = slots._replace(log_weight=log_weight)
-        return implicit_loss(inner, now, state.params, none, outer)
-
-    def step_by_step(nudges, log_weight):
-        batches = slots._replace(log_weight=log_weight).examples(order)
-
-        def body(state, x):
-            return inner.step(state, *x, rates=slots.rates), state.params
-
-        last, theta = jax.lax.scan(body, state, (batches, nudges))
-        return train.loss(inner.model, last.params, outer), theta
-
-    if not inner.unrolled:
-        d_log_weight, v = jax.grad(at_the_end, has_aux=True)(slots.log_weight)
-        theta = jax.tree.map(lambda a: a[None], state.params)
-        mu = jax.tree.map(lambda a: -a[None], v)
-    else:
-        zeros = jax.tree.map(lambda a: jnp.zeros((len(order), *a.shape), a.dtype), state.params)
-        (mu, d_log_weight), theta = jax.grad(step_by_step, argnums=(0, 1), has_aux=True)(
-            zeros, slots.log_weight
-        )
-    return theta, mu, d_log_weight / jnp.exp(slots.log_weight)
 
 
 def overshoot(inner: Inner, slots: Slots, trajectory: Trajectory) -> Array:
