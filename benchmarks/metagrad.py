@@ -73,6 +73,12 @@ CELLS = {
     # The same rows in a larger table: what does not occur must cost nothing.
     **{BASE._replace(V=V, live=10**4): ("ours", "naive") for V in (10**4, 10**5, 10**6)},
     **{BASE._replace(V=V, live=10**4): ("ours",) for V in (10**7, 10**8)},
+    # As the memory grows, by touched rows (lazy Adam) and by passes over all that it touches.
+    **{
+        Cell(V=V, N=N, optimizer=optimizer, mebibytes=8192): ("ours",)
+        for V, N in ((10**5, 1024), (10**6, 16_384), (10**7, 131_072))
+        for optimizer in ("lazy_adam", "adam")
+    },
     **{BASE._replace(T=T): ("ours",) for T in (16, 1024)},
     **{BASE._replace(N=N): ("ours",) for N in (256, 4096)},
     **{BASE._replace(b=b): ("ours",) for b in (32, 512)},
@@ -228,7 +234,7 @@ def draw(table: list[dict], path: Path) -> None:
         here = [
             r
             for r in table
-            if "seconds" in r and r["optimizer"] == "adam"
+            if "seconds" in r and (r["optimizer"], r["mebibytes"]) == ("adam", BASE.mebibytes)
             if all(r[a] == getattr(BASE, a) for a in same) and bool(r["live"]) == (axis == "V")
         ]
         for engine in dict.fromkeys(r["engine"] for r in here):

@@ -23,7 +23,7 @@ FIELDS, OUTER = 20, 2048
 class Cell(NamedTuple):
     """A size of the problem: table rows, steps, slots, rows a batch, embedding columns.
 
-    live: table rows that occur at all; 0 for every row.
+    live: table rows that occur at all; 0 for every row. mebibytes: for the unrolled steps.
     """
 
     V: int = 100_000
@@ -33,6 +33,7 @@ class Cell(NamedTuple):
     d: int = 16
     optimizer: str = "adam"
     live: int = 0
+    mebibytes: int = 128
 
 
 BASE = Cell()
@@ -72,7 +73,7 @@ def make_problem(cell: Cell) -> Problem:
         cell.b,
         cell.T,
         mode="full",
-        budget=128 << 20,
+        budget=cell.mebibytes << 20,
     )
     return Problem(inner, slots, jax.random.key(0), outer)
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import toy
 
-from diet_jax import train
+from diet_jax import touched, train
 from diet_jax.compact import compact
 from diet_jax.metagrad import Inner, Slots, Trajectory, outer_loss, overshoot, warm_up
 from diet_jax.models import make_model
@@ -144,6 +144,50 @@ def test_how_steps_are_differentiated_changes_nothing(x64, change):
     run = toy.trajectory(end=20)
     want = weight_gradient(inner, run)
     np.testing.assert_allclose(weight_gradient(inner._replace(**change), run), want, rtol=1e-8)
+
+
+@pytest.mark.parametrize("optimizer", touched.LOCAL)
+def test_by_touched_rows_is_by_the_whole_table(x64, optimizer, monkeypatch):
+    """Of mixtures with values that are missing; by what is learned of rates, too."""
+    rng = np.random.default_rng(3)
+    model = make_model("DeepFM", dim=2, hidden=(4,), init_scale=0.3, pool=(0, 1, 1))
+    inner = toy.inner_in_double(model=model, optimizer=Optimizer(optimizer), batch=3, window=4)
+    n, start = toy.SLOTS, toy.in_double(toy.slots(rng))
+    ids = np.where(rng.random((n, 2, 3)) < 0.2, -1, np.stack([start.ids, start.ids[::-1]], axis=1))
+    learned = {name: getattr(start, name) for name in toy.LEARNED}
+    learned |= {"mix": jnp.asarray(rng.normal(size=(n, 2))), "rates": jnp.zeros(2)}
+    outer = toy.in_double(toy.examples(rng, 20))
+
+    def gradient():
+        def loss(learned):
+            now = start._replace(ids=jnp.asarray(ids, np.int32), **learned)
+            return outer_loss(inner, now, toy.trajectory(), outer)
+
+        return jax.jit(jax.grad(loss))(learned)
+
+    assert inner.batch * ids[0].size < toy.VOCAB  # or the whole table would be less
+    found = gradient()
+    monkeypatch.setattr(touched, "is_local", lambda _: False)
+    want = gradient()
+    for name in learned:
+        assert np.any(want[name] != 0)
+        np.testing.assert_allclose(found[name], want[name], rtol=1e-9, atol=1e-14, err_msg=name)
+
+
+def test_by_touched_rows_what_is_kept_does_not_grow_with_the_table():
+    """64 steps: a table eight times as long adds some tables, and not one a step."""
+    rng = np.random.default_rng(0)
+    inner = toy.inner(optimizer=Optimizer("rowwise_adagrad"), steps=64, window=64)
+    slots, outer = jax.tree.map(jnp.asarray, (toy.slots(rng), toy.examples(rng, 20)))
+
+    def temp(n_table):
+        run = toy.trajectory(end=64)._replace(trained=np.arange(n_table, dtype=np.int32))
+        f = jax.grad(lambda w: outer_loss(inner, slots._replace(log_weight=w), run, outer))
+        lowered = jax.jit(f).lower(jnp.asarray(slots.log_weight))
+        return lowered.compile().memory_analysis().temp_size_in_bytes
+
+    table = 7 * (1 << 12) * 3 * 4  # bytes of the rows more
+    assert temp(8 << 12) - temp(1 << 12) < 16 * table
 
 
 def test_bfloat16_comes_near(x64):
