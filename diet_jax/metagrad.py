@@ -94,8 +94,8 @@ class Inner(NamedTuple):
         the table.
         """
         n_table, rates = len(state.params["table"]), slots.rates
-        local = touched.is_local(self.optimizer) and self.place.size("table") == 1
-        if nudge or not local or self.batch * slots.ids[0].size >= n_table:
+        local = touched.pays(self.optimizer, self.batch * slots.ids[0].size, n_table)
+        if nudge or not local or self.place.size("table") > 1:
 
             def whole(state, batch):
                 return self.step(state, batch, nudge and nudge(state.params), rates)

@@ -26,6 +26,12 @@ def is_local(optimizer: Optimizer) -> bool:
     return optimizer.name in LOCAL and not (optimizer.name == "sgd" and optimizer.momentum)
 
 
+def pays(optimizer: Optimizer, looked_up: int, n_table: int) -> bool:
+    """Whether steps that look up so many rows are to go by touched rows: the optimizer allows it,
+    and the table has more."""
+    return is_local(optimizer) and looked_up < n_table
+
+
 def fit(
     model: Model,
     optimizer: Optimizer,

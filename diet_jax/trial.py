@@ -37,7 +37,7 @@ def make_trials(
     model: Model, recipe: Recipe, shared_data: bool, place: Placement = ONE_DEVICE
 ) -> Trials:
     """Trials of `model`; with `shared_data` all seeds train on the same rows (the full log), whose
-    table is whole: by touched rows, if the optimizer allows it.
+    table is whole. By touched rows, if the optimizer allows it and the table has more than a batch.
 
     Seeds are spread over the devices, and of the full log the rows of a batch and of the table too.
     """
@@ -55,7 +55,8 @@ def make_trials(
         return train.start(make(recipe.optimizer, lr), params)
 
     def more(state, lr, l2, data, order, n_steps):
-        if by_touched:
+        looked_up = data.ids[0].size * order.shape[-1]
+        if by_touched or touched.pays(recipe.optimizer, looked_up, len(state.params["table"])):
             return touched.fit(model, recipe.optimizer, lr, state, data, order, n_steps, l2)
         return train.fit(model, make(recipe.optimizer, lr), state, data, order, n_steps, l2, lay)
 
