@@ -13,9 +13,11 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import optax
+from jax.tree_util import Partial
 
 from diet_jax.metagrad import (
     Inner,
+    Nudge,
     Slots,
     Trajectory,
     all_trained,
@@ -49,7 +51,7 @@ def influence(
 
     def step_by_step(log_weight, extra):
         now = slots._replace(log_weight=log_weight)
-        nudge = partial(at_weight_zero, inner.model, block, candidates, extra)
+        nudge = Nudge(candidates, extra, Partial(partial(at_weight_zero, inner.model, block)))
         return outer_loss(inner, now, trajectory, outer, nudge)
 
     if inner.unrolled:

@@ -85,31 +85,35 @@ class Inner(NamedTuple):
         return self.place.tables(after)
 
     def walk(
-        self, state: TrainState, slots: "Slots", nudge: Callable | None = None
+        self, state: TrainState, slots: "Slots", nudge: "Nudge | None" = None
     ) -> tuple[Callable, Any, bool]:
         """(step, carry, by touched rows): step(carry, batch) -> carry, whose first part is the
-        state, if the last says so, and which is the state else. nudge: as in `outer_loss`.
+        state, if the last says so, and which is the state else.
 
-        A step costs what its batch touches where the optimizer lets it, and where that is less than
-        the table.
+        A step costs what it looks up where the optimizer lets it, and where that is less than the
+        table.
         """
         n_table, rates = len(state.params["table"]), slots.rates
-        local = touched.pays(self.optimizer, self.batch * slots.ids[0].size, n_table)
-        if nudge or not local or self.place.size("table") > 1:
+        looked_up = self.batch * slots.ids[0].size + (nudge.rows.ids.size if nudge else 0)
+        if not touched.pays(self.optimizer, looked_up, n_table) or self.place.size("table") > 1:
 
             def whole(state, batch):
-                return self.step(state, batch, nudge and nudge(state.params), rates)
+                return self.step(state, batch, nudge and nudge.gradient(state.params), rates)
 
             return whole, state, False
-        on_rows = touched.by_touched_rows(
-            lambda small, rest: self.step(small, rest[0], rates=rest[1]),
-            touched.which_by_row(self.tx(rates), state),
-        )
+
+        def on_small(small, rest):
+            batch, rates, nudge = rest
+            return self.step(small, batch, nudge and nudge.gradient(small.params), rates)
+
+        on_rows = touched.by_touched_rows(on_small, touched.which_by_row(self.tx(rates), state))
 
         def step(carry, batch):
             state, mark = carry
-            mark, places, batch = touched.find_places(mark, batch)
-            return on_rows(state, (batch, rates), places), mark
+            batches = (batch, nudge.rows) if nudge else (batch,)
+            mark, places, (batch, *also) = touched.find_places(mark, *batches)
+            more = nudge and nudge._replace(rows=also[0])
+            return on_rows(state, (batch, rates, more), places), mark
 
         return step, (state, jnp.zeros(n_table, jnp.int32)), True
 
@@ -154,6 +158,21 @@ class Slots(NamedTuple):
             jnp.exp(self.log_weight[index]),
             None if self.mix is None else jax.nn.softmax(self.mix[index], axis=-1),
         )
+
+
+class Nudge(NamedTuple):
+    """What is added to the gradient of every step that is differentiated one by one.
+
+    rows: C rows or mixtures. weights: float32 [C]. add(rows, weights, params) -> gradient; a static
+    function, as a pytree without leaves (`jax.tree_util.Partial`).
+    """
+
+    rows: Examples
+    weights: Array
+    add: Callable[[Examples, Array, Params], Params]
+
+    def gradient(self, params: Params) -> Params:
+        return self.add(self.rows, self.weights, params)
 
 
 class Trajectory(NamedTuple):
@@ -215,12 +234,11 @@ def outer_loss(
     slots: Slots,
     trajectory: Trajectory,
     outer: Batch,
-    nudge: Callable[[Params], Params] | None = None,
+    nudge: Nudge | None = None,
 ) -> Array:
     """Loss on `outer` of the model that one trajectory trains on the memory: [].
 
-    Its derivative by the slots is the meta-gradient of the mode. nudge: what is added to the
-    gradient of every step that is differentiated one by one, from the parameters before it.
+    Its derivative by the slots is the meta-gradient of the mode.
     """
     slots = among_trained(inner, slots, trajectory)
     state, order, fixed = warm_up(inner, slots, trajectory)

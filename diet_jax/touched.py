@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from diet_jax import train
 from diet_jax.models import Model
@@ -62,7 +63,7 @@ def fit(
     def body(k, carry):
         state, mark = carry
         batch = jax.tree.map(lambda a: a[order[k]], data)
-        mark, places, batch = find_places(mark, batch)
+        mark, places, (batch,) = find_places(mark, batch)
         return step(state, (batch, lr, l2), places), mark
 
     mark = jnp.zeros(len(state.params["table"]), jnp.int32)
@@ -80,20 +81,26 @@ class Places(NamedTuple):
     back: Array
 
 
-def find_places(mark: Array, batch: Examples) -> tuple[Array, Places, Examples]:
-    """The places of a batch, and the batch with ids that count places instead of table rows.
+def find_places(mark: Array, *batches: Examples) -> tuple[Array, Places, tuple[Examples, ...]]:
+    """The places of batches, and these with ids that count places instead of table rows.
 
-    mark: int32 [n], to be handed from batch to batch; its first values do not matter.
+    mark: int32 [n], to be handed from step to step; its first values do not matter.
     """
-    ids = batch.ids.reshape(-1)
+    ids = jnp.concatenate([batch.ids.reshape(-1) for batch in batches])
     place = jnp.arange(len(ids), dtype=jnp.int32)
     # Of the places that look at a row one is marked as its own: the last, on most devices. Marks of
-    # former batches are never read, as every row asked for is marked anew.
+    # former steps are never read, as every row asked for is marked anew.
     mark = mark.at[jnp.where(ids >= 0, ids, len(mark))].set(place, mode="drop")
     own = mark[jnp.maximum(ids, 0)]
-    local = jnp.where(ids >= 0, own, -1).reshape(batch.ids.shape)
     back = jnp.where((ids >= 0) & (own == place), ids, len(mark))
-    return mark, Places(jnp.maximum(ids, 0), back), batch._replace(ids=local)
+    local = jnp.split(
+        jnp.where(ids >= 0, own, -1), np.cumsum([batch.ids.size for batch in batches])[:-1]
+    )
+    counted = (
+        batch._replace(ids=here.reshape(batch.ids.shape))
+        for batch, here in zip(batches, local, strict=True)
+    )
+    return mark, Places(jnp.maximum(ids, 0), back), tuple(counted)
 
 
 def by_touched_rows(f: Callable, by_row: TrainState) -> Callable:

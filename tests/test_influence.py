@@ -7,7 +7,7 @@ import optax
 import pytest
 import toy
 
-from diet_jax import train
+from diet_jax import touched, train
 from diet_jax.influence import influence
 from diet_jax.metagrad import outer_loss, warm_up
 from diet_jax.models import logits, penalty
@@ -79,6 +79,26 @@ def test_blocks_of_candidates_score_like_one(x64, case):
     blocks = jax.jit(lambda c: influence(inner, slots, run, outer, c, block=2))(candidates)
     np.testing.assert_allclose(blocks[0], of_slots, rtol=1e-10)
     np.testing.assert_allclose(blocks[1], of_rows, rtol=1e-10)
+
+
+@pytest.mark.parametrize("optimizer", ["lazy_adam", "rowwise_adagrad"])
+def test_by_touched_rows_influence_is_by_the_whole_table(x64, optimizer, monkeypatch):
+    """Candidates look up rows that no batch touches, and move them where the optimizer does."""
+    rng = np.random.default_rng(4)
+    inner = toy.inner_in_double(optimizer=Optimizer(optimizer))
+    slots, outer, candidates = toy.in_double(
+        (toy.slots(rng), toy.examples(rng, 20), toy.examples(rng, CANDIDATES))
+    )
+    used, tried = np.unique(slots.ids[: toy.VALID]), np.unique(candidates.ids)
+    assert len(np.setdiff1d(tried, used))
+    found = []
+    for pays in (True, False):
+        monkeypatch.setattr(touched, "pays", lambda *_, pays=pays: pays)
+        scores = jax.jit(lambda *args: influence(inner, *args, block=2))
+        found.append(scores(slots, toy.trajectory(), outer, candidates))
+    for by_rows, by_table in zip(*found, strict=True):
+        assert np.any(by_table != 0)
+        np.testing.assert_allclose(by_rows, by_table, rtol=1e-9, atol=1e-14)
 
 
 def test_influence_keeps_to_the_budget_of_a_meta_gradient():
