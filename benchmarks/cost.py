@@ -27,7 +27,8 @@ class Log(NamedTuple):
     """A stage: its rows, slots of the memory, table rows in all and that the memory touches.
 
     moved: floats of a table entry that a step of inner training reads or writes. window: inner
-    steps that are differentiated. shared: near devices that share the compact table.
+    steps that are differentiated. shared: near devices that share the compact table. by_touched:
+    a step moves what its batch looks up (diet_jax/touched.py), and not the compact table.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Log(NamedTuple):
     moved: int
     window: int
     shared: int
+    by_touched: bool
 
 
 # Data sheets: H100 SXM 3.35 TB/s, NVLink 450 GB/s a direction, 400 Gbit/s a GPU between nodes;
@@ -52,12 +54,15 @@ ADAM, ROWWISE = 8, 4  # parameter, gradient, and Adam's two moments, each read a
 # With these compact tables the outer step and the influence of rows fit 80 GB in the dry run of
 # benchmarks/scale.py.
 LOGS = (
-    Log("Criteo 1TB, a day", 1.82e8, 4.37e7 / 24 * 12, 1e8, 1 << 22, ADAM, 30, 8),
-    Log("10^10 rows a day", 1e10, 1e7, 1e8, 1 << 24, ROWWISE, 8, 8),
+    Log("Criteo 1TB, a day", 1.82e8, 4.37e7 / 24 * 12, 1e8, 1 << 22, ADAM, 30, 8, False),
+    Log("10^10 rows a day", 1e10, 1e7, 1e8, 1 << 24, ROWWISE, 30, 1, True),
 )
 WIDTH, STEPS, OUTER_STEPS = 64, 60, 400  # columns of a table row, inner steps, outer steps
 BATCH, EPOCHS = 65536, 2  # of the teacher
 BACKWARD = 4  # a differentiated step: forward, again, and its derivative, twice as much
+# Times that an outer step reads or writes all rows once: to draw them, to cut and join the table,
+# and for the derivative of the outer loss. As many other rows are looked up as are touched.
+ONCE_ROWS = 12 * 2
 # Of the dry run: rows of an inner batch and of the outer loss, their fields, and how often a step
 # looks up its batch: for the loss and the penalty, three times if it is differentiated.
 INNER, OUTER, FIELDS, ONCE, DIFFERENTIATED = 8192, 65536, 26, 2, 6
@@ -70,7 +75,9 @@ def outer_step(log: Log, machine: Machine) -> tuple[float, float, float]:
     (STEPS - window) / 2 steps come before it.
     """
     before = (STEPS - log.window) / 2
-    moved = log.compact * WIDTH * FLOAT * log.moved * (before + BACKWARD * log.window)
+    rows = INNER * FIELDS if log.by_touched else log.compact
+    moved = rows * log.moved * (before + BACKWARD * log.window) + ONCE_ROWS * log.compact
+    moved *= WIDTH * FLOAT
     gradient = 2 * FLOAT * log.slots  # a label and a weight for each slot
     looked_up = INNER * (before * ONCE + log.window * DIFFERENTIATED) + OUTER
     looked_up *= FIELDS * WIDTH * FLOAT

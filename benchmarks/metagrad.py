@@ -53,7 +53,7 @@ OUT = flags.DEFINE_string("out", "benchmarks/results", "Folder of metagrad.json 
 PEERS = flags.DEFINE_string("peers_python", "", "The peers' Python; empty: without them.")
 ROUNDS = flags.DEFINE_integer("rounds", 3, "Measurements of each engine and cell.")
 JOBS = flags.DEFINE_integer("jobs", 1, "Processes side by side, of which one is timed.")
-LIMIT = flags.DEFINE_integer("cells", 0, "Only so many of the first of CELLS; 0: all.")
+ONLY = flags.DEFINE_list("groups", None, "Of GROUPS, to a file of their own; else all.")
 QUICK = flags.DEFINE_bool("quick", False, "Tiny cells: does it all work?")
 CHILD = flags.DEFINE_string("child", "", "One measurement, as JSON (how the program calls itself).")
 
@@ -63,26 +63,34 @@ PEER_ENGINES = (*EXACT_PEERS, "betty")
 
 JAX = ("ours", "naive", "remat")
 ALL = (*JAX, *PEER_ENGINES)
-CELLS = {
+GROUPS = {
     # Who agrees with whom: few steps, so that rounding has no time to grow.
-    Cell(V=2_000, T=8, optimizer="sgd"): ALL,
-    Cell(V=2_000, T=8): (*JAX, "torchopt"),
-    BASE: ALL,
-    BASE._replace(T=256): JAX,
-    Cell(V=1_000_000, T=20): (*JAX, "torchopt"),
+    "agreement": {
+        Cell(V=2_000, T=8, optimizer="sgd"): ALL,
+        Cell(V=2_000, T=8): (*JAX, "torchopt"),
+    },
+    "peers": {
+        BASE: ALL,
+        BASE._replace(T=256): JAX,
+        Cell(V=1_000_000, T=20): (*JAX, "torchopt"),
+    },
     # The same rows in a larger table: what does not occur must cost nothing.
-    **{BASE._replace(V=V, live=10**4): ("ours", "naive") for V in (10**4, 10**5, 10**6)},
-    **{BASE._replace(V=V, live=10**4): ("ours",) for V in (10**7, 10**8)},
+    "vocabulary": {
+        **{BASE._replace(V=V, live=10**4): ("ours", "naive") for V in (10**4, 10**5, 10**6)},
+        **{BASE._replace(V=V, live=10**4): ("ours",) for V in (10**7, 10**8)},
+    },
+    "axes": {
+        **{BASE._replace(T=T): ("ours",) for T in (16, 1024)},
+        **{BASE._replace(N=N): ("ours",) for N in (256, 4096)},
+        **{BASE._replace(b=b): ("ours",) for b in (32, 512)},
+        **{BASE._replace(d=d): ("ours",) for d in (8, 32)},
+    },
     # As the memory grows, by touched rows (lazy Adam) and by passes over all that it touches.
-    **{
+    "memory": {
         Cell(V=V, N=N, optimizer=optimizer, mebibytes=8192): ("ours",)
         for V, N in ((10**5, 1024), (10**6, 16_384), (10**7, 131_072))
         for optimizer in ("lazy_adam", "adam")
     },
-    **{BASE._replace(T=T): ("ours",) for T in (16, 1024)},
-    **{BASE._replace(N=N): ("ours",) for N in (256, 4096)},
-    **{BASE._replace(b=b): ("ours",) for b in (32, 512)},
-    **{BASE._replace(d=d): ("ours",) for d in (8, 32)},
 }
 TINY = {Cell(V=2_000, T=8, N=64, b=16, d=4, optimizer=o): JAX for o in ("sgd", "adam")}
 
@@ -304,11 +312,13 @@ def main(argv: list[str]) -> None:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         print(json.dumps(found | {"peak_rss_mib": peak}))
         return
-    cells = dict([*CELLS.items()][: LIMIT.value or None])
+    groups = ONLY.value or [*GROUPS]
+    cells = {cell: engines for group in groups for cell, engines in GROUPS[group].items()}
     table = run(TINY, 1, 1) if QUICK.value else run(cells, ROUNDS.value, 3)
     result = {
         "command": "python -m benchmarks.metagrad"
-        + f" --rounds={ROUNDS.value} --jobs={JOBS.value} --cells={LIMIT.value}"
+        + f" --rounds={ROUNDS.value} --jobs={JOBS.value}"
+        + (f" --groups={','.join(groups)}" if ONLY.value else "")
         + " --quick" * QUICK.value,
         "env": software_versions() | {"devices": [d.device_kind for d in jax.devices()]},
         "table": table,
@@ -317,11 +327,13 @@ def main(argv: list[str]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     if not QUICK.value:
         result["targets"] = verdicts(table)
+        print("\n".join(result["targets"]))
+    if not QUICK.value and not ONLY.value:
         result["candidates_per_second"] = candidates_per_second()
         draw(table, folder / "metagrad.svg")
-        print("\n".join(result["targets"]))
         print(f"exact influence: {result['candidates_per_second']:,.0f} candidates/s")
-    replace_text(folder / "metagrad.json", json.dumps(result, indent=1) + "\n")
+    name = "_".join(["metagrad", *(ONLY.value or [])])
+    replace_text(folder / f"{name}.json", json.dumps(result, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -226,6 +226,7 @@ PROGRAMS = (
     ("influence", 21, "adam", 30, 1),
     ("influence", 22, "adam", 30, 1),
     ("influence", 22, "rowwise_adagrad", 30, 1),
+    ("influence", 24, "rowwise_adagrad", 30, 1),
     ("influence", 22, "adam", 30, 8),
     ("influence", 24, "adam", 30, 32),
     ("influence", 27, "adam", 30, 128),
