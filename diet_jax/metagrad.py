@@ -13,7 +13,7 @@ The first three are exact for the steps they see. docs/metagrad.md explains the 
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -86,21 +86,21 @@ class Inner(NamedTuple):
 
     def walk(
         self, state: TrainState, slots: "Slots", nudge: "Nudge | None" = None
-    ) -> tuple[Callable, Any, bool]:
-        """(step, carry, by touched rows): step(carry, batch) -> carry, whose first part is the
-        state, if the last says so, and which is the state else.
+    ) -> tuple[Callable, tuple[TrainState, Array | None]]:
+        """(step, carry): step(carry, batch) -> carry, of which the first part is the state.
 
         A step costs what it looks up where the optimizer lets it, and where that is less than the
-        table.
+        table; then the second part is a mark for each table row (`touched.find_places`), else None.
         """
         n_table, rates = len(state.params["table"]), slots.rates
         looked_up = self.batch * slots.ids[0].size + (nudge.rows.ids.size if nudge else 0)
         if not touched.pays(self.optimizer, looked_up, n_table) or self.place.size("table") > 1:
 
-            def whole(state, batch):
-                return self.step(state, batch, nudge and nudge.gradient(state.params), rates)
+            def whole(carry, batch):
+                state, _ = carry
+                return self.step(state, batch, nudge and nudge.gradient(state.params), rates), None
 
-            return whole, state, False
+            return whole, (state, None)
 
         def on_small(small, rest):
             batch, rates, nudge = rest
@@ -115,7 +115,7 @@ class Inner(NamedTuple):
             more = nudge and nudge._replace(rows=also[0])
             return on_rows(state, (batch, rates, more), places), mark
 
-        return step, (state, jnp.zeros(n_table, jnp.int32)), True
+        return step, (state, jnp.zeros(n_table, jnp.int32))
 
     def init(self, key: Array, rows: Array, slots: "Slots") -> Params:
         """Fresh parameters for the table rows `rows` (int32 [U])."""
@@ -221,9 +221,8 @@ def warm_up(inner: Inner, slots: Slots, trajectory: Trajectory) -> tuple[TrainSt
     frozen = jax.lax.stop_gradient(slots)
 
     state = inner.place.tables(train.start(inner.tx(frozen.rates), params))
-    step, carry, by_rows = inner.walk(state, frozen)
-    carry = jax.lax.fori_loop(0, first, lambda k, c: step(c, frozen.examples(order[k])), carry)
-    state = carry[0] if by_rows else carry
+    step, carry = inner.walk(state, frozen)
+    state, _ = jax.lax.fori_loop(0, first, lambda k, c: step(c, frozen.examples(order[k])), carry)
     window = jax.lax.dynamic_slice_in_dim(order, first, inner.unrolled)
     fixed = fixed * optim.untouched(inner.optimizer, inner.rate(slots.rates), trajectory.end)
     return jax.lax.stop_gradient(state), window, fixed
@@ -245,12 +244,11 @@ def outer_loss(
     if not inner.unrolled:
         return implicit_loss(inner, slots, state.params, fixed, outer)[0]
     batches = slots.examples(order)
-    step, carry, by_rows = inner.walk(state, slots, nudge)
+    step, carry = inner.walk(state, slots, nudge)
     shared = len(trajectory.trained), inner.place.size("table")
-    lowest = 0 if by_rows else 1
+    lowest = 1 if carry[1] is None else 0
     level = choose_level(step, carry, batches, inner.unrolled, inner.budget, shared, lowest)
-    carry = scan_steps(step, carry, batches, inner.unrolled, level, inner.offload, inner.unroll)
-    state = carry[0] if by_rows else carry
+    state, _ = scan_steps(step, carry, batches, inner.unrolled, level, inner.offload, inner.unroll)
     return train.loss(inner.model, inner.whole(state.params, fixed), outer)
 
 
