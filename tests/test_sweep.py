@@ -14,6 +14,7 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from configs.sweeps import ablation, rate, rates
+from diet_jax.job import check
 from launch import sweep
 from launch.sweep import Trial, arguments, draw_figure, expand, markdown, merge
 
@@ -61,6 +62,7 @@ def test_what_the_sweeps_change_comes_back_from_the_command_line(module, tmp_pat
         values(sys.argv)
         for key, want in trial.change.items():
             assert attrgetter(key)(parsed.value) == want
+        check(parsed.value)  # it is one that a run can work with
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ def get_config() -> ConfigDict:
         ("addressing.by", ("random",)),
         ("addressing.share", (0.0, 0.2, 1.0)),
         ("addressing.swap_share", (0.1,)),
-        ("outer.anchor", (0.0, 0.4, 1.6)),
+        ("outer.anchor", (0.0, 0.4, 1.0)),
         ("outer.hide_above", (1.0,)),  # no outlook on the next stage
         ("outer.label_share", (0.5, 1.0)),
         ("outer.learn", (("label_logit",), ("log_weight",))),
