@@ -16,4 +16,5 @@ def test_engines_agree_on_a_tiny_problem(tmp_path):
     }
     for row in table:
         assert row["difference"] <= 1e-5 and row["seconds"] > 0 and row["temp_mib"] > 0
-    assert any(row["difference"] > 0 for row in table)  # they are not the same program
+    # They are not the same program, though they may come to the same bits.
+    assert len({row["temp_mib"] for row in table if row["optimizer"] == "adam"}) > 1
