@@ -83,23 +83,6 @@ def main(_) -> None:
     print(
         f"copy {bandwidth / 1e12:.2f} TB/s, float32 product {rate / 1e12:.1f} TFLOP/s", flush=True
     )
-    table, todo = [], []
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for size in SIZES.value:
-            for name in CASES[size]:
-                row = {"size": size, "setting": name}
-                table.append(row)
-                try:
-                    it = lower(CELLS[size], SETTINGS[name])
-                    todo.append((row, it, pool.submit(it.program.compile)))
-                except InputError as error:  # does not fit the setting's budget
-                    row["error"] = str(error)
-    for row, it, program in todo:
-        try:
-            row |= measure(it, program.result(), bandwidth, rate)
-        except jax.errors.JaxRuntimeError as error:  # does not fit the device
-            row["error"] = str(error).splitlines()[0][:200]
-        print(line(row), flush=True)
     result = {
         "command": f"python -m benchmarks.accelerator --sizes={','.join(SIZES.value)}",
         "env": software_versions() | {"devices": [d.device_kind for d in jax.devices()]},
@@ -107,10 +90,33 @@ def main(_) -> None:
         "bytes_per_second": bandwidth,
         "float32_operations_per_second": rate,
         "cells": {size: CELLS[size]._asdict() for size in SIZES.value},
-        "table": table,
+        "table": [],
     }
-    if OUT.value:
-        replace_text(Path(OUT.value), json.dumps(result, indent=1) + "\n")
+    for size in SIZES.value:
+        result["table"] += of_size(size, bandwidth, rate)
+        if OUT.value:  # what a short lease cuts off is the rest alone
+            replace_text(Path(OUT.value), json.dumps(result, indent=1) + "\n")
+
+
+def of_size(size: str, bandwidth: float, rate: float) -> list[dict]:
+    """The rows of a size: all programs are compiled side by side, then run one by one."""
+    table, todo = [], []
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for name in CASES[size]:
+            row = {"size": size, "setting": name}
+            table.append(row)
+            try:
+                it = lower(CELLS[size], SETTINGS[name])
+                todo.append((row, it, pool.submit(it.program.compile)))
+            except InputError as error:  # does not fit the setting's budget
+                row["error"] = str(error)
+    for row, it, program in todo:
+        try:
+            row |= measure(it, program.result(), bandwidth, rate)
+        except jax.errors.JaxRuntimeError as error:  # does not fit the device
+            row["error"] = str(error).splitlines()[0][:200]
+    print("\n".join(map(line, table)), flush=True)
+    return table
 
 
 def seconds_of(f, args, calls: int) -> float:
