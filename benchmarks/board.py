@@ -87,6 +87,13 @@ VARIANTS = {
     "one_step_labels": PLAIN | LABELS | {"inner.mode": "one_step"},
     "one_step_teacher": PLAIN | {"inner.mode": "one_step"},
 }
+# Of which the difference is told beside that to `diet`.
+PAIRS = (
+    ("diet_mix4_on_DeepFM_cosine", "rat_bptt_mix4_teacher_cosine"),
+    ("diet_cosine", "rat_bptt_teacher_cosine"),
+    ("diet_cosine", "diet"),
+    ("rat_bptt_teacher_cosine", "rat_bptt_teacher"),
+)
 ALSO_HARD = ("diet", "rat_bptt_teacher")
 
 # A value that a key has now, and what stood for it when the first cells were made (None: nothing).
@@ -276,6 +283,9 @@ def render(name: str, lines: list[dict]) -> None:
         text += [f"| {' | '.join(row)} |" for row in rows]
         if any(line.get("auc_past") for line in mine):
             text += ["", *forgetting(mine, [row[0].strip("`") for row in rows])]
+        gaps = [(*pair, ahead(by_seed, *pair)) for pair in PAIRS]
+        told = [f"- `{a}` minus `{b}`, by seed: {gap}" for a, b, gap in gaps if gap]
+        text += ["", *told] if told else []
         text += transfer(mine)
         missing = [m for m in METHODS.value if m not in by_seed]
         text += ["", f"Missing: {', '.join(missing)}."] if missing else []
@@ -357,6 +367,16 @@ def ranks(lines: list[dict]) -> dict[str, list[float]]:
     return found
 
 
+def ahead(by_seed: dict[str, dict[int, float]], one: str, other: str) -> str:
+    """By how much, by the seeds that both have, with a 95 % interval; empty for less than two."""
+    a, b = by_seed.get(one, {}), by_seed.get(other, {})
+    gaps = np.array([a[seed] - b[seed] for seed in sorted(set(a) & set(b))])
+    if len(gaps) < 2:
+        return ""
+    half = stats.t.ppf(0.975, len(gaps) - 1) * gaps.std(ddof=1) / len(gaps) ** 0.5
+    return f"{gaps.mean():+.4f} ({gaps.mean() - half:+.4f} .. {gaps.mean() + half:+.4f})"
+
+
 def table(by_seed: dict[str, dict[int, float]], taus: dict[str, list[float]]) -> list[list[str]]:
     mean = {method: float(np.mean([*aucs.values()])) for method, aucs in by_seed.items()}
     rows = []
@@ -368,15 +388,7 @@ def table(by_seed: dict[str, dict[int, float]], taus: dict[str, list[float]]) ->
             shown.append(f"{recovery(mean, method, base):.2f}" if known else "")
         tau = taus.get(method)
         shown.append(f"{np.mean(tau):.2f} ± {sd(tau):.2f}" if tau else "")
-        both = sorted(set(aucs) & set(by_seed.get("diet", {})))
-        gaps = np.array([by_seed["diet"][seed] - aucs[seed] for seed in both])
-        if method == "diet" or len(gaps) < 2:
-            shown.append("")
-        else:
-            half = stats.t.ppf(0.975, len(gaps) - 1) * gaps.std(ddof=1) / len(gaps) ** 0.5
-            shown.append(
-                f"{gaps.mean():+.4f} ({gaps.mean() - half:+.4f} .. {gaps.mean() + half:+.4f})"
-            )
+        shown.append("" if method == "diet" else ahead(by_seed, "diet", method))
         rows.append([*shown, str(len(aucs))])
     return rows
 
