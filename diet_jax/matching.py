@@ -15,7 +15,7 @@ from diet_jax.models.base import exact_products, look_up
 from diet_jax.train import Examples, TrainState
 from diet_jax.types import Array, Params
 
-RIDGE = 1e-2  # of the kernel method, times the mean squared length of a feature vector
+RIDGE = 1e-3  # of the kernel method, times the mean squared length of a slot's features
 
 
 def gradient(inner: Inner, slots: Slots, trajectory: Trajectory, outer: Examples) -> Array:
@@ -101,11 +101,13 @@ def kernel(inner: Inner, slots: Slots, trajectory: Trajectory, outer: Examples) 
 
     mine = _in_use(slots)
     x, y = features(mine), mine.target - 0.5
+    # Solved by slots, of which there are fewer than parameters; weights are not split into their
+    # roots, whose slope at zero is infinite.
     with exact_products():
-        gram = (x * mine.weight[:, None]).T @ x
-        ridge = RIDGE * jnp.trace(gram) / len(gram)
-        answer = jnp.linalg.solve(gram + ridge * jnp.eye(len(gram)), x.T @ (mine.weight * y))
-        error = features(outer) @ answer - (outer.target - 0.5)
+        products = x @ x.T * mine.weight[None]
+        ridge = RIDGE * jnp.trace(products) / len(x)
+        answer = mine.weight * jnp.linalg.solve(products + ridge * jnp.eye(len(x)), y)
+        error = features(outer) @ (x.T @ answer) - (outer.target - 0.5)
     return jnp.mean(outer.weight * jnp.square(error))
 
 

@@ -45,7 +45,7 @@ def test_a_trajectory_matches_itself():
     assert float(match(inner, turned, run, outer)) > 0.1
 
 
-def test_kernel_ridge_answers_as_its_dual_form_does():
+def test_kernel_ridge_answers_as_the_normal_equations_do():
     inner, (slots, outer) = toy.inner(), memory_and_rows(False)
     run = toy.trajectory(end=0)
     value = OBJECTIVES["kernel"](inner, slots, run, outer)
@@ -65,9 +65,10 @@ def test_kernel_ridge_answers_as_its_dual_form_does():
 
     mine = slots.examples(np.arange(toy.VALID))
     x, weight = features(mine), np.asarray(mine.weight) * toy.SLOTS / toy.VALID
-    ridge = RIDGE * (weight * np.square(x).sum(1)).sum() / x.shape[1]
-    dual = np.linalg.solve(x @ x.T + ridge * np.diag(1 / weight), np.asarray(mine.target) - 0.5)
-    error = features(outer) @ (x.T @ dual) - (np.asarray(outer.target) - 0.5)
+    ridge = RIDGE * (weight * np.square(x).sum(1)).sum() / toy.SLOTS * np.eye(x.shape[1])
+    gram = (x * weight[:, None]).T @ x
+    answer = np.linalg.solve(gram + ridge, x.T @ (weight * (np.asarray(mine.target) - 0.5)))
+    error = features(outer) @ answer - (np.asarray(outer.target) - 0.5)
     assert float(value) == pytest.approx(float(np.mean(outer.weight * error**2)), rel=1e-3)
 
 
