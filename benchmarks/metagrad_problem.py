@@ -16,6 +16,7 @@ from diet_jax.compact import compact
 from diet_jax.metagrad import Inner, Slots, Trajectory, outer_loss
 from diet_jax.models import init_params, logits, make_model
 from diet_jax.optim import Optimizer
+from diet_jax.unroll import turns_at_once
 
 FIELDS, OUTER = 20, 2048
 
@@ -74,6 +75,7 @@ def make_problem(cell: Cell) -> Problem:
         cell.T,
         mode="full",
         budget=cell.mebibytes << 20,
+        unroll=turns_at_once(),
     )
     return Problem(inner, slots, jax.random.key(0), outer)
 
@@ -102,7 +104,8 @@ def ours(problem: Problem, cell: Cell):
 
 
 def dense(problem: Problem, cell: Cell, remat: bool):
-    """The same on the whole table, as one writes it with optax and `lax.scan`."""
+    """The same on the whole table, as one writes it with optax and `lax.scan`, whose turns are
+    compiled as many at once as ours."""
     model, (params, order) = problem.inner.model, start(problem, cell)
     tx = optax.adam(1e-2, eps_root=1e-8) if cell.optimizer == "adam" else optax.sgd(1e-2, 0.9)
 
@@ -119,7 +122,8 @@ def dense(problem: Problem, cell: Cell, remat: bool):
             return (optax.apply_updates(params, updates), state), None
 
         step = jax.checkpoint(step) if remat else step
-        (params, _), _ = jax.lax.scan(step, (params, tx.init(params)), order)
+        state = params, tx.init(params)
+        (params, _), _ = jax.lax.scan(step, state, order, unroll=turns_at_once())
         return entropy(params, *outer[:4])
 
     return f, (problem.slots, params, order, problem.outer)

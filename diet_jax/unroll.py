@@ -13,6 +13,12 @@ from diet_jax.types import InputError
 LEVELS = 5  # beyond this a further level saves next to nothing
 
 
+def turns_at_once() -> int:
+    """Turns of a loop that are best compiled as one here: an accelerator waits between small
+    kernels, of which it then has fewer (docs/metagrad.md); a CPU would only compile longer."""
+    return 1 if jax.default_backend() == "cpu" else 4
+
+
 def scan_steps(step, state, xs, length: int, level: int, offload: bool = False, unroll: int = 1):
     """The state after `step(state, x) -> state` for each of the `length` entries of xs.
 
