@@ -6,8 +6,11 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-# Programs compile as a person has them compiled, and not as conftest does.
-PLAIN = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "0", "XLA_FLAGS": ""}
+# Programs compile as a person has them compiled, and not as conftest does; flags of whoever starts
+# the tests stay, as one of them makes GPUs repeat their bits.
+FASTER = "--xla_cpu_use_fusion_emitters=false"  # conftest's own
+FLAGS = os.environ.get("XLA_FLAGS", "").replace(FASTER, "")
+PLAIN = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "0", "XLA_FLAGS": FLAGS}
 # Overrides that make a run of seconds.
 SMALL = {
     "stages.count": 3,

@@ -4,6 +4,8 @@ import importlib.metadata
 import os
 import tempfile
 
+import cli
+
 # Logs are prepared here, by all workers and every process that a test starts.
 if "PYTEST_XDIST_WORKER" not in os.environ:
     _cache = tempfile.TemporaryDirectory(prefix="diet_jax_cache_")
@@ -19,7 +21,7 @@ os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
 # The two take away three quarters of the time to compile.
 os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
 if importlib.metadata.version("jaxlib").startswith("0.10."):  # XLA exits on a flag it does not know
-    os.environ.setdefault("XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false")
+    os.environ.setdefault("XLA_FLAGS", cli.FASTER)
 
 import hypothesis  # noqa: E402
 import jax  # noqa: E402
