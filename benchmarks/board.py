@@ -59,6 +59,7 @@ MIX4 = {"memory.mix": 4, "inner.archs": ("DeepFM",)}
 VARIANTS = {
     "diet": {},
     "diet_cosine": COSINE,
+    "diet_on_DeepFM_cosine": COSINE | {"inner.archs": ("DeepFM",)},  # the default, one row a slot
     **{f"diet_mix4_on_{arch}_cosine": MIX4 | COSINE | {"inner.archs": (arch,)} for arch in PROXIES},
     "rat_bptt_teacher_cosine": PLAIN | COSINE,
     "rat_bptt_mix4_teacher_cosine": PLAIN | MIX4 | COSINE,
@@ -91,6 +92,7 @@ VARIANTS = {
 PAIRS = (
     ("diet_mix4_on_DeepFM_cosine", "rat_bptt_mix4_teacher_cosine"),
     ("diet_cosine", "rat_bptt_teacher_cosine"),
+    ("diet_on_DeepFM_cosine", "rat_bptt_teacher_cosine"),
     ("diet_cosine", "diet"),
     ("rat_bptt_teacher_cosine", "rat_bptt_teacher"),
 )
