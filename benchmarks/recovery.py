@@ -59,7 +59,7 @@ def main(argv: list[str]) -> None:
 
 
 def markdown(rows: dict[str, dict]) -> str:
-    """The table as the README shows it: mean +- standard deviation over the runs."""
+    """The table as docs/results.md shows it: mean +- standard deviation over the runs."""
     lines = ["| | full data | memory | random | random + teacher | R | R_soft |", "|---" * 7 + "|"]
     for arch, row in rows.items():
         digits = {c: 2 if c in ("R", "R_soft") else 4 for c in COLUMNS}
