@@ -23,7 +23,8 @@ def scan_steps(step, state, xs, length: int, level: int, offload: bool = False, 
     """The state after `step(state, x) -> state` for each of the `length` entries of xs.
 
     level: as above. offload: keep the outermost states in the host's memory (level 1 or more).
-    unroll: turns of a loop that are compiled as one.
+    unroll: turns that are compiled as one, of the loop over steps (not of those around it, which
+    would take more memory and longer to compile).
     """
 
     def body(state, x):
@@ -47,7 +48,8 @@ def scan_steps(step, state, xs, length: int, level: int, offload: bool = False, 
 
     n, rest = divmod(length, size)
     head = jax.tree.map(lambda a: a[: n * size].reshape(n, size, *a.shape[1:]), xs)
-    state = jax.lax.scan(jax.checkpoint(segment, **keep), state, head, unroll=unroll)[0]
+    turns = unroll if size == 1 else 1
+    state = jax.lax.scan(jax.checkpoint(segment, **keep), state, head, unroll=turns)[0]
     if rest:
         tail = jax.tree.map(lambda a: a[n * size :], xs)
         state = scan_steps(step, state, tail, rest, level, unroll=unroll)
