@@ -8,8 +8,9 @@ from diet_jax.summary import summarize
 METHODS = ("full", "memory", "random_hard", "random_soft")
 
 
-def line(records: list[Record]) -> dict[str, float]:
-    """Fidelity and cost of one run of one stage; seconds."""
+def line(records: list[Record]) -> dict[str, float | None]:
+    """Fidelity and cost of one run of one stage; seconds. A memory that saves nothing is never paid
+    for: None."""
     (stage,) = (r for r in records if r["kind"] == "stage")
     overall = summarize(records)["overall"]
     evals = [r for r in records if r["kind"] == "eval"]
@@ -23,7 +24,7 @@ def line(records: list[Record]) -> dict[str, float]:
     for name, what in {"trial": ("seconds",), "first": ("seconds", "seconds_compile")}.items():
         full, memory = mean("full", *what), mean("memory", *what)
         costs |= {f"{name}_full": full, f"{name}_memory": memory, f"{name}_cheaper": full / memory}
-        costs[f"{name}_break_even"] = distilling / (full - memory) if full > memory else np.inf
+        costs[f"{name}_break_even"] = distilling / (full - memory) if full > memory else None
     return {
         "slots": stage["slots"],
         **{method: overall["auc"][method] for method in METHODS},
@@ -44,6 +45,7 @@ def markdown(lines: list[dict]) -> str:
         cells += [f"{row['trial_full']:.2f}", f"{row['trial_memory']:.3f}"]
         cells += [f"{row[name + '_cheaper']:.1f}" for name in ("trial", "first")]
         cells += [f"{row['distilling']:.0f}"]
-        cells += [f"{row[name + '_break_even']:.1f}" for name in ("trial", "first")]
+        paid = [row[name + "_break_even"] for name in ("trial", "first")]
+        cells += ["never" if n is None else f"{n:.1f}" for n in paid]
         out.append(f"| {' | '.join(cells)} |")
     return "\n".join(out)
