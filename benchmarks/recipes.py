@@ -19,9 +19,9 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from diet_jax.files import replace_text
-from diet_jax.job import prepare
+from diet_jax.job import State, prepare
 from diet_jax.record import software_versions
-from diet_jax.run import distill, judge
+from diet_jax.run import begin, distill, extend, judge
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "The config to choose for.")
 OUT = flags.DEFINE_string("out", "benchmarks/results", "Folder of the result file.")
@@ -45,7 +45,12 @@ def main(_) -> None:
         job = prepare(config)
         state = job.first
         for number in range(1, len(job.steps) + 1):
-            state, _ = distill(job, state, number, lambda step, loss: None)
+            if "memory" in METHODS.value:
+                state, _ = distill(job, state, number, lambda step, loss: None)
+            else:
+                turn = begin(job, state, number)
+                teacher = jax.tree.map(np.asarray, turn.look.params)
+                state = State(state.memory, teacher, extend(job, state, turn))
             for (subset, full), l2 in itertools.product(lrs, floats(L2.value)):
                 plan = job.evaluation._replace(rates=pick(subset, full, l2))
                 records = judge(job._replace(evaluation=plan), state, number, METHODS.value)
