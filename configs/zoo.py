@@ -2,8 +2,8 @@
 
     python -m diet_jax.evaluate --memory=runs/quickstart --zoo=configs/zoo.py
 
-The argument `tune` (configs/zoo.py:tune) tries a grid of learning rates and L2 on the subsets, and
-`tune_full` one of learning rates on all rows.
+The argument `tune` (configs/zoo.py:tune) tries a grid of learning rates and L2 on the subsets,
+`tune_fine` one of three times as many points, and `tune_full` one of learning rates on all rows.
 """
 
 from ml_collections import ConfigDict
@@ -19,14 +19,12 @@ SIZED = ("MLP", "DeepFM", "DCNv2")  # also with larger embeddings and more layer
 
 def get_config(how: str = "") -> Config:
     c: Config = ConfigDict()
+    subsets = ("memory", "random_hard", "random_soft")
     # Learning rates and L2 to try beside those of the recipe; no l2s: the recipe's.
     c.methods, c.lrs, c.l2s = {
-        "": (("full", "memory", "random_hard", "random_soft"), (), ()),
-        "tune": (
-            ("memory", "random_hard", "random_soft"),
-            (0.00125, 0.005, 0.02, 0.08),
-            (0.0, 0.3),
-        ),
+        "": (("full", *subsets), (), ()),
+        "tune": (subsets, (0.00125, 0.005, 0.02, 0.08), (0.0, 0.3)),
+        "tune_fine": (subsets, (0.0025, 0.005, 0.01, 0.02, 0.04, 0.08), (0.0, 0.03, 0.1, 0.3)),
         "tune_full": (("full",), (0.002, 0.008), ()),
     }[how]
     models = [(arch, 8, ()) for arch in WIDE] + [(arch, 8, (64, 32)) for arch in DEEP]
