@@ -17,7 +17,6 @@ import time
 from collections import defaultdict
 from pathlib import Path
 
-import jax
 import matplotlib
 import numpy as np
 from absl import app, flags, logging
@@ -27,9 +26,9 @@ from scipy import stats
 from benchmarks.windows import unlocked
 from diet_jax.baselines import SURE
 from diet_jax.files import replace_file, replace_text
-from diet_jax.job import State, prepare
+from diet_jax.job import prepare
 from diet_jax.record import software_versions
-from diet_jax.run import begin, extend, judge, rewrite
+from diet_jax.run import begin, judge, rewrite, settle
 from diet_jax.select import SELECTORS
 from diet_jax.types import Config, Memory
 
@@ -193,11 +192,11 @@ def turns(config: Config, names: list[str]):
     for number in range(1, len(job.steps) + 1):
         began = time.perf_counter()
         turn = begin(job, state, number)
-        memory, rivals = state.memory, extend(job, state, turn)
+        memory = state.memory
         if variant:
             memory, _ = rewrite(job, state, turn, lambda step, loss: None)
+        state = judged = settle(job, state, turn, memory)
         seconds += time.perf_counter() - began
-        state = judged = State(memory, jax.tree.map(np.asarray, turn.look.params), rivals)
         if variant:
             shown = {name: harden(memory) if name not in VARIANTS else memory for name in names}
             copies = len(config.eval.seeds)

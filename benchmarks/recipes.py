@@ -19,9 +19,9 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from diet_jax.files import replace_text
-from diet_jax.job import State, prepare
+from diet_jax.job import prepare
 from diet_jax.record import software_versions
-from diet_jax.run import begin, distill, extend, judge
+from diet_jax.run import begin, distill, judge, settle
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "The config to choose for.")
 OUT = flags.DEFINE_string("out", "benchmarks/results", "Folder of the result file.")
@@ -48,9 +48,7 @@ def main(_) -> None:
             if "memory" in METHODS.value:
                 state, _ = distill(job, state, number, lambda step, loss: None)
             else:
-                turn = begin(job, state, number)
-                teacher = jax.tree.map(np.asarray, turn.look.params)
-                state = State(state.memory, teacher, extend(job, state, turn))
+                state = settle(job, state, begin(job, state, number), state.memory)
             for (subset, full), l2 in itertools.product(lrs, floats(L2.value)):
                 plan = job.evaluation._replace(rates=pick(subset, full, l2))
                 records = judge(job._replace(evaluation=plan), state, number, METHODS.value)

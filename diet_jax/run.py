@@ -136,6 +136,12 @@ def extend(job: Job, state: State, turn: Turn) -> dict[str, tuple[Memory, ...]]:
     }
 
 
+def settle(job: Job, state: State, turn: Turn, memory: Memory) -> State:
+    """The state after the stage: this memory, the teacher, and the baselines."""
+    teacher = jax.tree.map(np.asarray, turn.look.params)
+    return State(memory, teacher, extend(job, state, turn))
+
+
 def distill(
     job: Job,
     state: State,
@@ -152,7 +158,7 @@ def distill(
     turn = begin(job, state, number)
     seconds_teacher = time.perf_counter() - start
     memory, facts = rewrite(job, state, turn, report, at_safe_point, paused)
-    state = State(memory, jax.tree.map(np.asarray, turn.look.params), extend(job, state, turn))
+    state = settle(job, state, turn, memory)
     used = memory.valid
     labels, weights = trials.soft_label(memory)[used], np.exp(memory.log_weight[used])
     fields = job.stream.schema.fields
