@@ -17,23 +17,17 @@ import time
 from collections import defaultdict
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 from absl import app, flags, logging
 from ml_collections import config_flags
-from scipy import stats
 
+from benchmarks.board_page import render
 from benchmarks.windows import unlocked
 from diet_jax.baselines import SURE
-from diet_jax.files import replace_file, replace_text
 from diet_jax.job import prepare
-from diet_jax.record import software_versions
 from diet_jax.run import begin, judge, rewrite, settle
 from diet_jax.select import SELECTORS
 from diet_jax.types import Config, Memory
-
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt  # noqa: E402
 
 ANY = [f"{s}_{labels}" for s in (*SELECTORS, "reservoir", "window") for labels in ("hard", "soft")]
 LABELS = {"outer.label_share": 1.0, "outer.hide_above": 1.0}  # the outer loss on labels as they are
@@ -87,14 +81,6 @@ VARIANTS = {
     "one_step_labels": PLAIN | LABELS | {"inner.mode": "one_step"},
     "one_step_teacher": PLAIN | {"inner.mode": "one_step"},
 }
-# Of which the difference is told beside that to `diet`.
-PAIRS = (
-    ("diet_mix4_on_DeepFM_cosine", "rat_bptt_mix4_teacher_cosine"),
-    ("diet_cosine", "rat_bptt_teacher_cosine"),
-    ("diet_on_DeepFM_cosine", "rat_bptt_teacher_cosine"),
-    ("diet_cosine", "diet"),
-    ("rat_bptt_teacher_cosine", "rat_bptt_teacher"),
-)
 ALSO_HARD = ("diet", "rat_bptt_teacher")
 
 # A value that a key has now, and what stood for it when the first cells were made (None: nothing).
@@ -103,6 +89,7 @@ SINCE = {
     "data.more_labels": ([], None),
     "memory.mix": (1, None),
     "inner.unroll": (0, None),
+    "inner.rotate": (False, None),
     "memory.budget": (0, None),
     "checkpoint.every": (10.0, None),
     "outer.schedule": ("constant", None),
@@ -148,7 +135,9 @@ def main(_) -> None:
             with open(file, "a") as out:
                 out.write("".join(json.dumps(about | line) + "\n" for line in lines))
             print(f"{name}: {rate:g} {phase} {seed}: {', '.join(todo)[:60]}", flush=True)
-    render(name, [line for line in read(file) if line["phase"] == "test"])
+    lines = [line for line in read(file) if line["phase"] == "test"]
+    docs = Path(ROOT.value) / "docs" / "board"
+    render(docs, name, [*map(float, RATES.value)], METHODS.value, lines)
 
 
 def digest(config: Config) -> str:
@@ -255,163 +244,6 @@ def test(config: Config, names: list[str], best: Rates) -> list[dict]:
                     mean = round(float(np.mean([r[what] for r in records])), 6)
                     line[what].setdefault(arch, []).append(mean)
     return list(lines.values())
-
-
-def render(name: str, lines: list[dict]) -> None:
-    """The table and the figure of all cells that are there."""
-    folder = Path(ROOT.value) / "docs" / "board"
-    folder.mkdir(parents=True, exist_ok=True)
-    env = software_versions()
-    text = [f"# {name}", ""]
-    text += [
-        "Written by `python -m benchmarks.board`; see its first lines for the protocol. AUC on the",
-        "next stage, mean over architectures and stages; ± is the standard deviation over seeds.",
-        "R: share of the gap from random rows with their own labels to full data; R_soft: from",
-        "random rows with the teacher's labels. Behind: AUC of `diet` minus that of the method by",
-        "seed, with a 95 % interval (Student's t). tau: Kendall's, between the architectures by",
-        "the method and by full data with the other seeds, mean over seeds; that of full data is",
-        f"the most there is to reach. JAX {env['jax']}, CPU.",
-    ]
-    fig, axes = plt.subplots(1, len(RATES.value), figsize=(6 * len(RATES.value), 9), squeeze=False)
-    for rate, axis in zip(map(float, RATES.value), axes[0], strict=True):
-        mine = [line for line in lines if line["rate"] == rate]
-        by_seed: dict[str, dict[int, float]] = defaultdict(dict)
-        for line in mine:
-            by_seed[line["method"]][line["seed"]] = float(np.mean([*line["auc"].values()]))
-        rows = table(by_seed, ranks(mine))
-        head = "| method | AUC | R | R_soft | tau | behind diet | seeds |"
-        text += ["", f"## {100 * rate:g} % of the rows", "", head, "|---" * 7 + "|"]
-        text += [f"| {' | '.join(row)} |" for row in rows]
-        if any(line.get("auc_past") for line in mine):
-            text += ["", *forgetting(mine, [row[0].strip("`") for row in rows])]
-        gaps = [(*pair, ahead(by_seed, *pair)) for pair in PAIRS]
-        told = [f"- `{a}` minus `{b}`, by seed: {gap}" for a, b, gap in gaps if gap]
-        text += ["", *told] if told else []
-        text += transfer(mine)
-        missing = [m for m in METHODS.value if m not in by_seed]
-        text += ["", f"Missing: {', '.join(missing)}."] if missing else []
-        draw(axis, f"{name}, {100 * rate:g} %", by_seed)
-    fig.tight_layout()
-    replace_file(folder / f"{name}.svg", lambda draft: fig.savefig(draft, format="svg"))
-    replace_text(folder / f"{name}.md", "\n".join([*text, "", f"![AUC by method]({name}.svg)", ""]))
-
-
-def forgetting(lines: list[dict], methods: list[str]) -> list[str]:
-    """Stage by stage and after the last one, means over architectures and seeds."""
-    whole = [line for line in lines if line.get("auc_past")]
-    n = max(len(aucs) for line in whole for aucs in line["auc"].values())
-    heads = [f"stage {s}" for s in range(1, n + 1)] + ["last seen", "past", "H-mean"]
-    text = [
-        "AUC on the next stage after each stage; then, after the last, on the stage just seen, the",
-        "mean over those before it, and the harmonic mean of that and of the next stage's.",
-        "",
-        f"| method | {' | '.join(heads)} |",
-        "|---" * (1 + len(heads)) + "|",
-    ]
-    for method in methods:
-        mine = [line for line in whole if line["method"] == method]
-        if mine:
-            by_stage = np.mean([[*line["auc"].values()] for line in mine], (0, 1))
-            seen, past = (
-                float(np.mean([[x[-1] for x in line[what].values()] for line in mine]))
-                for what in ("auc_current", "auc_past")
-            )
-            both = stats.hmean([by_stage[-1], past])
-            cells = " | ".join(f"{x:.4f}" for x in (*by_stage, seen, past, both))
-            text.append(f"| `{method}` | {cells} |")
-    return text
-
-
-def transfer(lines: list[dict]) -> list[str]:
-    """AUC of each architecture trained on memories that were distilled with one proxy alone."""
-    text = []
-    for family in ("diet_on_{}", "diet_mix4_on_{}_cosine"):
-        names = {proxy: family.format(proxy) for proxy in PROXIES}
-        found = {
-            proxy: [line["auc"] for line in lines if line["method"] == name]
-            for proxy, name in names.items()
-        }
-        found = {proxy: aucs for proxy, aucs in found.items() if aucs}
-        if len(found) < 3:
-            continue
-        archs = list(next(iter(found.values()))[0])
-        means = {
-            p: {a: float(np.mean([x[a] for x in aucs])) for a in archs} for p, aucs in found.items()
-        }
-        text += [
-            "",
-            f"Transfer: AUC of each architecture (columns) trained on `{family.format('...')}`,",
-            "distilled with one proxy alone (rows). Lost: how much better a target does on",
-            "a memory distilled with itself, mean over the other proxies' architectures.",
-            "",
-            f"| | {' | '.join(archs)} | lost |",
-            "|---" * (2 + len(archs)) + "|",
-        ]
-        for proxy, aucs in means.items():
-            others = [means[a][a] - aucs[a] for a in archs if a in means and a != proxy]
-            cells = [f"{aucs[a]:.4f}" for a in archs]
-            text.append(f"| {proxy} | {' | '.join(cells)} | {np.mean(others):+.4f} |")
-    return text
-
-
-def ranks(lines: list[dict]) -> dict[str, list[float]]:
-    """By method, for each seed tau_b between its architectures and full data's of other seeds."""
-    full = {x["seed"]: x["auc"] for x in lines if x["method"] == "full"}
-    found = defaultdict(list)
-    for line in lines:
-        others = [auc for seed, auc in full.items() if seed != line["seed"]]
-        if others:
-            aucs = [float(np.mean(x)) for x in line["auc"].values()]
-            means = [float(np.mean([o[a] for o in others])) for a in line["auc"]]
-            tau, _ = stats.kendalltau(aucs, means)
-            found[line["method"]].append(float(tau))  # pyright: ignore[reportArgumentType]
-    return found
-
-
-def ahead(by_seed: dict[str, dict[int, float]], one: str, other: str) -> str:
-    """By how much, by the seeds that both have, with a 95 % interval; empty for less than two."""
-    a, b = by_seed.get(one, {}), by_seed.get(other, {})
-    gaps = np.array([a[seed] - b[seed] for seed in sorted(set(a) & set(b))])
-    if len(gaps) < 2:
-        return ""
-    half = stats.t.ppf(0.975, len(gaps) - 1) * gaps.std(ddof=1) / len(gaps) ** 0.5
-    return f"{gaps.mean():+.4f} ({gaps.mean() - half:+.4f} .. {gaps.mean() + half:+.4f})"
-
-
-def table(by_seed: dict[str, dict[int, float]], taus: dict[str, list[float]]) -> list[list[str]]:
-    mean = {method: float(np.mean([*aucs.values()])) for method, aucs in by_seed.items()}
-    rows = []
-    for method in sorted(mean, key=lambda m: -mean[m]):
-        aucs = by_seed[method]
-        shown = [f"`{method}`", f"{mean[method]:.4f} ± {sd(aucs.values()):.4f}"]
-        for base in ("random_hard", "random_soft"):
-            known = {"full", base} <= set(mean)
-            shown.append(f"{recovery(mean, method, base):.2f}" if known else "")
-        tau = taus.get(method)
-        shown.append(f"{np.mean(tau):.2f} ± {sd(tau):.2f}" if tau else "")
-        shown.append("" if method == "diet" else ahead(by_seed, "diet", method))
-        rows.append([*shown, str(len(aucs))])
-    return rows
-
-
-def recovery(mean: dict[str, float], method: str, base: str) -> float:
-    return (mean[method] - mean[base]) / (mean["full"] - mean[base])
-
-
-def sd(values) -> float:
-    return float(np.std([*values], ddof=1)) if len(values) > 1 else 0.0
-
-
-def draw(axis, title: str, by_seed: dict[str, dict[int, float]]) -> None:
-    order = sorted(by_seed, key=lambda m: np.mean([*by_seed[m].values()]))
-    for y, method in enumerate(order):
-        values = [*by_seed[method].values()]
-        color = "#0072b2" if method.startswith("diet") else "#d55e00" if "soft" in method else "0.5"
-        axis.errorbar(np.mean(values), y, xerr=sd(values), fmt="o", color=color, markersize=4)
-    axis.set_yticks(range(len(order)), order, fontsize=7)
-    axis.set_xlabel("AUC on the next stage")
-    axis.set_title(title)
-    axis.grid(axis="x", alpha=0.3)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """The outer update of the memory and the influence of rows, each as one jit over the mesh."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -42,6 +43,7 @@ class Plan(NamedTuple):
     clip: float = 0.0  # a gradient is cut to this times the running mean of its norm; 0: never
     schedule: str = "constant"  # of the outer rate over a stage, see SCHEDULES
     start: str = "fresh"  # where trajectories start: fresh, teacher, or mixed, half of each
+    rotate: bool = False  # an outer step trains one proxy, each in its turn, instead of all
 
 
 class StageData(NamedTuple):
@@ -167,13 +169,22 @@ def outer_optimizer(plan: Plan) -> optax.GradientTransformation:
     return optax.adam(plan.lr)
 
 
-def over_proxies(proxies: tuple[Inner, ...], f: Callable, slots: Slots, run: Trajectory):
-    """The mean of f(proxy, slots, run) over the proxies, each with a key of its own for the run."""
-    found = [
-        f(proxy, of_proxy(slots, k), run._replace(key=jax.random.fold_in(run.key, k)))
+def over_proxies(
+    proxies: tuple[Inner, ...],
+    f: Callable,
+    slots: Slots,
+    run: Trajectory,
+    turn: Array | None = None,
+):
+    """The mean of f(proxy, slots, run) over the proxies, each with a key of its own for the run; or
+    that of the one whose turn (int32 [], any number) it is, at the price of one."""
+    each = [
+        partial(f, proxy, of_proxy(slots, k), run._replace(key=jax.random.fold_in(run.key, k)))
         for k, proxy in enumerate(proxies)
     ]
-    return jax.tree.map(lambda *leaves: sum(leaves) / len(leaves), *found)
+    if turn is not None:
+        return jax.lax.switch(turn % len(each), each)
+    return jax.tree.map(lambda *leaves: sum(leaves) / len(leaves), *(value() for value in each))
 
 
 def of_proxy(slots: Slots, k: int) -> Slots:
@@ -188,7 +199,8 @@ def laid(proxies: tuple[Inner, ...], place: Placement) -> tuple[Inner, ...]:
 def make_outer_steps(proxies: tuple[Inner, ...], plan: Plan, place: Placement) -> Callable:
     """The outer update: `plan.chunk` steps in one jit over the mesh, trajectories spread over it.
 
-    The outer loss is the mean over the proxies, which share steps, batch, mode and window.
+    The outer loss is the mean over the proxies, which share steps, batch, mode and window, or with
+    `plan.rotate` that of one proxy after another.
     f(state, slots, writable bool [N], key, first step, steps of the stage, stage, anchor)
     -> (state, loss [chunk]).
     """
@@ -197,17 +209,20 @@ def make_outer_steps(proxies: tuple[Inner, ...], plan: Plan, place: Placement) -
 
     proxies = laid(proxies, place)
 
-    def one_step(state, slots, writable, key, pace, stage, anchor):
-        """One Adam step of the writable slots; the others come out bit for bit as they went in."""
+    def one_step(state, slots, writable, key, k, total, stage, anchor):
+        """Step k: Adam on the writable slots; the others come out bit for bit as they went in."""
+        key = jax.random.fold_in(key, k)
         runs, where, outer = draw(key, proxies[0], plan, stage, anchor, state.ends)
         runs = runs._replace(**place.runs({"key": runs.key, "fresh": runs.fresh}))
         outer = place.runs(outer)
+        turn = k if plan.rotate else None
 
         def mean_loss(learned):
             now = slots._replace(**learned)
 
             def one(run, rows):
-                return over_proxies(proxies, lambda p, s, r: objective(p, s, r, rows), now, run)
+                loss = lambda p, s, r: objective(p, s, r, rows)  # noqa: E731
+                return over_proxies(proxies, loss, now, run, turn)
 
             return jax.vmap(one, (AXES, 0), spmd_axis_name="trajectory")(runs, outer).mean()
 
@@ -218,6 +233,7 @@ def make_outer_steps(proxies: tuple[Inner, ...], plan: Plan, place: Placement) -
             most = jnp.where(state.norm > 0, plan.clip * state.norm, jnp.inf)
             grads = jax.tree.map(lambda g: g * jnp.minimum(1, most / norm), grads)
         updates, opt = tx.update(grads, state.opt, state.learned)
+        pace = schedule(k / total)
         updates = jax.tree.map(lambda u: pace * u, updates)
         new: Any = optax.apply_updates(state.learned, updates)
 
@@ -242,8 +258,7 @@ def make_outer_steps(proxies: tuple[Inner, ...], plan: Plan, place: Placement) -
 
     def chunk(state, slots, writable, key, first, total, stage, anchor):
         def body(state, k):
-            pace = schedule(k / total)
-            return one_step(state, slots, writable, jax.random.fold_in(key, k), pace, stage, anchor)
+            return one_step(state, slots, writable, key, k, total, stage, anchor)
 
         return jax.lax.scan(body, state, first + jnp.arange(plan.chunk))
 

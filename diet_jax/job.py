@@ -217,6 +217,7 @@ def make_plan(config: Config, stream: Stream) -> Plan:
         clip=o.clip,
         schedule=o.schedule,
         start=config.inner.start,
+        rotate=config.inner.rotate,
         address_by=config.addressing.by,
         objective=o.objective,
     )

@@ -46,6 +46,24 @@ def test_the_outer_gradient_is_the_mean_over_trajectories_and_proxies():
         np.testing.assert_allclose(got, want, rtol=0, atol=1e-5 * np.abs(want).max())
 
 
+def test_in_rotation_a_step_descends_the_loss_of_one_proxy():
+    proxies = toy.smooth_proxy(), toy.smooth_proxy("LR")._replace(lr=0.3)
+    scene, slots = toy.first_turn(toy.engine(proxies=proxies))
+
+    def losses(which, **change):
+        engine = toy.engine(proxies=which, chunk=4, trajectories=1, lr=0.0, **change)
+        learned = {name: jnp.asarray(getattr(slots, name)) for name in toy.LEARNED}
+        rest = slots, slots.valid, jax.random.key(7), np.int32(0), np.int32(4)
+        state = start_outer(engine.plan, learned)
+        return engine.outer_steps(state, *rest, scene.stage, scene.anchor)[1]
+
+    in_turn, of_first = losses(proxies, rotate=True), losses(proxies[:1])
+    np.testing.assert_allclose(in_turn[::2], of_first[::2], rtol=1e-6)
+    assert np.abs(in_turn[1::2] / of_first[1::2] - 1).min() > 1e-3
+    both = losses(proxies)
+    np.testing.assert_allclose(2 * both[1::2], of_first[1::2] + in_turn[1::2], rtol=1e-5)
+
+
 def test_windows_end_anywhere_that_holds_them(engine):
     scene, _ = toy.first_turn(engine)
     inner = toy.smooth_proxy()
