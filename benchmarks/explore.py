@@ -35,7 +35,8 @@ METHOD = flags.DEFINE_string("method", "memory", "The method judged.")
 WIDE = tuple(itertools.product((0.04, 0.08, 0.16), (0.0,)))
 FM = ((0.02, 0.0), (0.04, 0.0), (0.04, 0.1), (0.04, 0.3), (0.08, 0.3), (0.08, 1.0))
 DEEP = ((0.0025, 0.0), (0.005, 0.0), (0.005, 0.1), (0.01, 0.1))
-GRID = {"LR": WIDE, "FM": FM}
+PRODUCTS = ((0.005, 0.3), (0.01, 0.1), (0.02, 0.0), (0.02, 0.1), (0.02, 0.3), (0.08, 0.3))
+GRID = {"LR": WIDE, "FM": FM} | dict.fromkeys(("FwFM", "FmFM", "FiBiNET", "NFM"), PRODUCTS)
 
 
 def main(_) -> None:

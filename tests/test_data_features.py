@@ -1,5 +1,7 @@
 """What a row says of the past agrees with a plain loop over the rows before it."""
 
+import tracemalloc
+
 import numpy as np
 import polars as pl
 import pytest
@@ -142,6 +144,16 @@ def test_a_quantile_scale_is_fitted_on_a_sample_of_a_long_stage(monkeypatch):
     (scale,) = features.fit_scales(chunks, len(x), (Dense("x", "quantile"),))
     assert len(scale.knots) <= 100 * 3 and scale.mean == pytest.approx(x.mean())
     np.testing.assert_allclose(scale.knots, np.linspace(0, 9900, len(scale.knots)), atol=60)
+
+
+def test_scales_are_fitted_in_memory_that_the_rows_do_not_fill():
+    n, size = 60, 100_000  # 240 MB of rows
+    chunks = (np.random.default_rng(k).normal(size=(size, 5)) for k in range(n))
+    tracemalloc.start()
+    features.fit_scales(chunks, n * size, (Dense("x"),) * 5)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 60e6
 
 
 def test_chunk_size_makes_no_difference(tmp_path, monkeypatch):

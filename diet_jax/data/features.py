@@ -117,7 +117,8 @@ def powers(x: np.ndarray, shift: np.ndarray, start: int, n: int) -> Powers:
     """Of the rows start .. of n, x float64 [m, G]; shift: near the mean, against cancellation."""
     step = -(-n // SAMPLE)
     y = x - shift
-    return Powers(y.sum(0), (y**2).sum(0), x.min(0), x.max(0), x[-start % step :: step])
+    sample = x[-start % step :: step].copy()  # a view would keep all rows in memory
+    return Powers(y.sum(0), (y**2).sum(0), x.min(0), x.max(0), sample)
 
 
 def fit_scales(chunks, n: int, features: tuple[Dense, ...]) -> tuple[Scale, ...]:
