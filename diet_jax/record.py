@@ -39,13 +39,15 @@ def open_workdir(workdir: str | Path, config: Any, env: dict, enabled: bool = Tr
     workdir = Path(workdir)
     text = config.to_json(indent=2, sort_keys=True)
     try:
+        # Known before the log is read, which may take hours; the folder is only made after that.
+        there = next(path for path in (workdir, *workdir.absolute().parents) if path.exists())
+        if not os.access(there, os.W_OK):
+            raise PermissionError
         if enabled:
             workdir.mkdir(parents=True, exist_ok=True)
         _check_config(workdir / "config.json", json.loads(text))
         recorder = Recorder(workdir, enabled)
         if enabled:
-            if not os.access(workdir, os.W_OK):
-                raise PermissionError
             if not (workdir / "config.json").exists():
                 replace_text(workdir / "config.json", text + "\n")
             if not is_finished(recorder.records()):

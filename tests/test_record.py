@@ -93,10 +93,12 @@ def test_a_file_in_the_way_is_named(tmp_path):
             open_workdir(workdir, config(), ENV)
 
 
-def test_a_folder_that_cannot_be_written_is_named(tmp_path, monkeypatch):
+@pytest.mark.parametrize("enabled", [True, False])
+def test_a_folder_that_cannot_be_written_is_named(tmp_path, monkeypatch, enabled):
     monkeypatch.setattr(os, "access", lambda *_: False)
-    with pytest.raises(InputError, match="cannot be written"):
-        open_workdir(tmp_path, config(), ENV)
+    for workdir in (tmp_path, tmp_path / "new"):
+        with pytest.raises(InputError, match="cannot be written"):
+            open_workdir(workdir, config(), ENV, enabled)
     assert list(tmp_path.iterdir()) == []
 
 
