@@ -28,13 +28,13 @@ from typing import Any, NamedTuple
 import matplotlib.pyplot as plt
 import numpy as np
 from absl import app, flags
-from ml_collections import ConfigDict, config_flags
+from ml_collections import config_flags
 
 from diet_jax import command
 from diet_jax.files import replace_file, replace_text
 from diet_jax.record import is_finished, read_records
 from diet_jax.summary import summarize
-from diet_jax.types import InputError
+from diet_jax.types import Config, InputError
 
 SWEEP = config_flags.DEFINE_config_file("sweep", None, "The file of axes, see configs/sweeps/.")
 WORKDIR = flags.DEFINE_string(
@@ -74,7 +74,7 @@ def shown(value: Any) -> str:
     return repr(value).replace(" ", "") if isinstance(value, (tuple, list)) else str(value)
 
 
-def expand(sweep: ConfigDict) -> list[Trial]:
+def expand(sweep: Config) -> list[Trial]:
     """The trials of a sweep, in order, each once.
 
     axes: pairs of a dotted key and a tuple of values, or for the mode random of bounds, a dict with
@@ -112,7 +112,7 @@ def draw(values: Any, rng: np.random.Generator) -> Any:
     return float(f"{rng.uniform(low, high):.4g}")
 
 
-def arguments(sweep: ConfigDict, trial: Trial, workdir: Path, more: list[str]) -> list[str]:
+def arguments(sweep: Config, trial: Trial, workdir: Path, more: list[str]) -> list[str]:
     """The flags of the trial's run."""
     changed = [f"--config.{key}={shown(value)}" for key, value in trial.change.items()]
     folder = workdir / "trials" / trial.name
@@ -168,12 +168,15 @@ def measures(folder: Path) -> list[dict]:
     return found
 
 
-def on_ray(sweep: ConfigDict, trials: list[Trial], workdir: Path, more: list[str]) -> None:
+def on_ray(sweep: Config, trials: list[Trial], workdir: Path, more: list[str]) -> None:
     """Runs what is not finished on Ray Tune; its halving stops trials that lag behind by stage."""
     try:
-        import ray
-        from ray import tune
-        from ray.tune.schedulers import AsyncHyperBandScheduler
+        # Of the extra [sweep], which not all have who check types.
+        import ray  # pyright: ignore[reportMissingImports]
+        from ray import tune  # pyright: ignore[reportMissingImports]
+        from ray.tune.schedulers import (  # pyright: ignore[reportMissingImports]
+            AsyncHyperBandScheduler,
+        )
     except ImportError:
         cure = "pip install 'diet_jax[sweep]', or use --slurm"
         raise InputError(f"Ray Tune is not installed; {cure}") from None
@@ -256,7 +259,7 @@ def draw_figure(rows: list[dict], metric: str, path: Path) -> None:
     plt.close(figure)
 
 
-def sweep_through(sweep: ConfigDict, workdir: Path, more: list[str]) -> None:
+def sweep_through(sweep: Config, workdir: Path, more: list[str]) -> None:
     trials = expand(sweep)
     workdir.mkdir(parents=True, exist_ok=True)
     lines = [" ".join(arguments(sweep, trial, workdir, more)) for trial in trials]
@@ -275,7 +278,7 @@ def sweep_through(sweep: ConfigDict, workdir: Path, more: list[str]) -> None:
 
 
 def main(argv: list[str]) -> None:
-    workdir = Path(WORKDIR.value).absolute()
+    workdir = Path(str(WORKDIR.value)).absolute()
     command.told(lambda: sweep_through(SWEEP.value, workdir, argv[1:]))
 
 
