@@ -151,12 +151,12 @@ def table(by_seed: dict[str, dict[int, float]], taus: dict[str, list[float]]) ->
     rows = []
     for method in sorted(mean, key=lambda m: -mean[m]):
         aucs = by_seed[method]
-        shown = [f"`{method}`", f"{mean[method]:.4f} ± {sd(aucs.values()):.4f}"]
+        shown = [f"`{method}`", with_spread([*aucs.values()], 4)]
         for base in ("random_hard", "random_soft"):
             known = {"full", base} <= set(mean)
             shown.append(f"{recovery(mean, method, base):.2f}" if known else "")
         tau = taus.get(method)
-        shown.append(f"{np.mean(tau):.2f} ± {sd(tau):.2f}" if tau else "")
+        shown.append(with_spread(tau, 2) if tau else "")
         shown.append("" if method == "diet" else ahead(by_seed, "diet", method))
         rows.append([*shown, str(len(aucs))])
     return rows
@@ -164,6 +164,12 @@ def table(by_seed: dict[str, dict[int, float]], taus: dict[str, list[float]]) ->
 
 def recovery(mean: dict[str, float], method: str, base: str) -> float:
     return (mean[method] - mean[base]) / (mean["full"] - mean[base])
+
+
+def with_spread(values: list[float], digits: int) -> str:
+    """Their mean and, of more than one, the standard deviation."""
+    more = f" ± {sd(values):.{digits}f}" if len(values) > 1 else ""
+    return f"{np.mean(values):.{digits}f}{more}"
 
 
 def sd(values) -> float:
