@@ -69,8 +69,8 @@ def get_config() -> Config:
     # The proxies that the memory is distilled with; the outer loss is their mean. LR beside DeepFM
     # makes a memory from which LR learns as much as deep models do, which they do not from the log.
     c.inner.archs = ("DeepFM",)
-    # Each outer step trains one proxy, in turn, at the price of one; else all. Influence is the mean
-    # over all in any case.
+    # Each outer step trains one proxy, in turn, at the price of one; else all. Influence is always
+    # the mean over all.
     c.inner.rotate = False
     c.inner.hidden = (32,)  # widths of their towers; a wider one costs more and was not better
     c.inner.dim = 8  # embedding columns, of every model
