@@ -88,7 +88,7 @@ SINCE = {
     "resident_mebibytes": (1024, None),
     "data.more_labels": ([], None),
     "memory.mix": (1, None),
-    "inner.unroll": (0, None),
+    "inner.unroll": (1, None),
     "inner.rotate": (False, None),
     "memory.budget": (0, None),
     "checkpoint.every": (10.0, None),

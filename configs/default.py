@@ -94,9 +94,9 @@ def get_config() -> Config:
     c.inner.min_rows = 4096  # table rows that a compact table starts with; it doubles when full
     c.inner.mebibytes = 1024  # a device's memory for unrolled steps; above it, they are recomputed
     c.inner.offload = False  # keep states of recomputed steps in the host's memory (accelerators)
-    # Differentiated steps that are compiled as one turn of a loop, see docs/metagrad.md; 0: 4 on
-    # accelerators, 1 on CPUs.
-    c.inner.unroll = 0
+    # Differentiated steps that are compiled as one turn of a loop. On accelerators 4 makes steps
+    # quicker, and compiling more than twice as long: for long runs, see docs/metagrad.md.
+    c.inner.unroll = 1
     c.inner.mixed = False  # forward-over-reverse second derivatives: less memory on accelerators
     c.inner.compute = "float32"  # bfloat16: forward passes of the proxy in it
 

@@ -24,7 +24,6 @@ from diet_jax.teacher import Teacher, make_teacher
 from diet_jax.train import key_for
 from diet_jax.trial import Recipe, make_trials
 from diet_jax.types import Config, InputError, Memory, Params, Rows, Schema, Stage, Stream
-from diet_jax.unroll import turns_at_once
 
 
 class Step(NamedTuple):
@@ -74,8 +73,7 @@ def make_proxies(config: Config, schema: Schema, copies: int) -> tuple[Inner, ..
     """
     i = config.inner
     compute = "" if i.compute == "float32" else i.compute
-    common = {name: i[name] for name in ("mode", "offload", "mixed", "damping", "solves")}
-    common["unroll"] = i.unroll or turns_at_once()
+    common = {n: i[n] for n in ("mode", "offload", "unroll", "mixed", "damping", "solves")}
     common["budget"] = (i.mebibytes << 20) // (copies * len(i.archs))
     made = []
     for arch in i.archs:
@@ -147,7 +145,7 @@ def requirements(config: Config) -> list[tuple[str, bool, str]]:
         ("inner.start", i.start in starts, " or ".join(starts)),
         ("inner.start", i.start == "fresh" or twins, "fresh, or archs and hidden to the teacher's"),
         ("inner.mebibytes", i.mebibytes >= 1, "1 or more"),
-        ("inner.unroll", i.unroll >= 0, "0 or more"),
+        ("inner.unroll", i.unroll >= 1, "1 or more"),
         ("inner.damping", i.damping >= 0, "0 or more"),
         ("inner.solves", i.solves >= 1, "1 or more"),
         ("outer.clip", o.clip >= 0, "0 or more"),

@@ -48,7 +48,8 @@ def distribution(inner: Inner, slots: Slots, trajectory: Trajectory, outer: Exam
         one = jnp.ones((len(emb), 1))
         x = jnp.concatenate([one, emb.reshape(len(emb), -1), examples.dense], axis=1)
         classes = jnp.stack([examples.target, 1 - examples.target])
-        return (classes * examples.weight[None]) @ x / len(emb)
+        with exact_products():
+            return (classes * examples.weight[None]) @ x / len(emb)
 
     return jnp.square(means(_in_use(slots)) - means(outer)).sum()
 

@@ -16,7 +16,7 @@ from scipy.special import expit
 
 from diet_jax.compact import pad_to
 from diet_jax.models import Model, logits
-from diet_jax.models.base import look_up, read
+from diet_jax.models.base import exact_products, look_up, read
 from diet_jax.teacher import Teacher
 from diet_jax.types import Array, Params, Taught
 
@@ -48,7 +48,8 @@ def _slopes(model: Model, params: Params, ids, dense, label, weight) -> tuple[Ar
 
     def loss(net, emb, history, row, label):
         row = row._replace(emb=emb, history=history)
-        z = model.apply(net, jax.tree.map(lambda a: a[None], row))[0]
+        with exact_products():
+            z = model.apply(net, jax.tree.map(lambda a: a[None], row))[0]
         return optax.sigmoid_binary_cross_entropy(z, label)
 
     def norms(block):

@@ -13,18 +13,13 @@ from diet_jax.types import InputError
 LEVELS = 5  # beyond this a further level saves next to nothing
 
 
-def turns_at_once() -> int:
-    """Turns of a loop that are best compiled as one here: an accelerator waits between small
-    kernels, of which it then has fewer (docs/metagrad.md); a CPU would only compile longer."""
-    return 1 if jax.default_backend() == "cpu" else 4
-
-
 def scan_steps(step, state, xs, length: int, level: int, offload: bool = False, unroll: int = 1):
     """The state after `step(state, x) -> state` for each of the `length` entries of xs.
 
     level: as above. offload: keep the outermost states in the host's memory (level 1 or more).
     unroll: turns that are compiled as one, of the loop over steps (not of those around it, which
-    would take more memory and longer to compile).
+    would take more memory and longer to compile, nor of one whose states go to the host, which
+    failed on a GPU).
     """
 
     def body(state, x):
@@ -48,7 +43,7 @@ def scan_steps(step, state, xs, length: int, level: int, offload: bool = False, 
 
     n, rest = divmod(length, size)
     head = jax.tree.map(lambda a: a[: n * size].reshape(n, size, *a.shape[1:]), xs)
-    turns = unroll if size == 1 else 1
+    turns = unroll if size == 1 and not offload else 1
     state = jax.lax.scan(jax.checkpoint(segment, **keep), state, head, unroll=turns)[0]
     if rest:
         tail = jax.tree.map(lambda a: a[n * size :], xs)

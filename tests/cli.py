@@ -6,6 +6,10 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
+# What a process of the tests imports: us, and what whoever starts the tests has put on the path.
+PATHS = os.pathsep.join(
+    filter(None, (str(ROOT), str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")))
+)
 # Programs compile as a person has them compiled, and not as conftest does; flags of whoever starts
 # the tests stay, as one of them makes GPUs repeat their bits.
 FASTER = "--xla_cpu_use_fusion_emitters=false"  # conftest's own

@@ -95,7 +95,7 @@ def test_a_state_of_another_run_is_refused(tmp_path, other, named):
 def test_what_eight_devices_wrote_opens_on_one(tmp_path):
     subprocess.run(
         [sys.executable, __file__, tmp_path],
-        env=os.environ | cli.devices(8) | {"PYTHONPATH": str(cli.ROOT)},
+        env=os.environ | cli.devices(8) | {"PYTHONPATH": cli.PATHS},
         check=True,
     )
     loaded, facts = checkpoint.load(tmp_path, 1, state())

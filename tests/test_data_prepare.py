@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cli
 import numpy as np
 import polars as pl
 import pytest
@@ -196,8 +197,7 @@ print(len(rows))
 
 
 def process(*args):
-    tests = Path(__file__).parent
-    env = os.environ | {"PYTHONPATH": f"{tests}:{tests.parent}"}
+    env = os.environ | {"PYTHONPATH": cli.PATHS}
     return subprocess.Popen(
         [sys.executable, "-c", SCRIPT, *map(str, args)], env=env, text=True, stdout=-1, stderr=-1
     )
@@ -333,7 +333,7 @@ def test_a_disk_that_is_really_full_and_then_has_room(tmp_path):
     """A small file system, in a mount namespace that ends with the process; it grows until the log
     fits, so that it is full at every point of a preparation once."""
     csv_source(tmp_path / "log", rich_log(1000))
-    disk, tests = tmp_path / "disk", Path(__file__).parent
+    disk = tmp_path / "disk"
     disk.mkdir()
     apart = ["unshare", "--mount", "--map-root-user"]
     if not shutil.which("unshare") or subprocess.run([*apart, "true"], stderr=-1).returncode:
@@ -342,7 +342,7 @@ def test_a_disk_that_is_really_full_and_then_has_room(tmp_path):
     inside = ["sh", "-c", f'{mounted}; exec "$@"', "sh", sys.executable, "-c", DISK]
     done = subprocess.run(
         [*apart, *inside, tmp_path / "log", disk],
-        env=os.environ | {"PYTHONPATH": f"{tests}:{tests.parent}"},
+        env=os.environ | {"PYTHONPATH": cli.PATHS},
         text=True,
         capture_output=True,
     )

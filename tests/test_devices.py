@@ -110,7 +110,7 @@ def eight(tmp_path_factory):
     path = tmp_path_factory.mktemp("devices") / "eight.npz"
     subprocess.run(
         [sys.executable, __file__, path],
-        env=os.environ | cli.devices(8) | {"PYTHONPATH": str(cli.ROOT)},
+        env=os.environ | cli.devices(8) | {"PYTHONPATH": cli.PATHS},
         check=True,
     )
     return np.load(path)

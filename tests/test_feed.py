@@ -9,6 +9,7 @@ import threading
 from pathlib import Path
 from typing import NamedTuple
 
+import cli
 import jax
 import numpy as np
 import pytest
@@ -20,7 +21,6 @@ from diet_jax.data import feed
 from diet_jax.data.feed import Order
 from diet_jax.types import InputError, Rows
 
-ROOT = Path(__file__).parents[1]
 N = 1003
 ORDER = Order(seed=5, stage=2, epoch=1, host=0, n_hosts=1, n=N, batch=64)
 
@@ -359,7 +359,7 @@ def test_two_hosts_fill_one_global_batch():
     with socket.socket() as free:
         free.bind(("localhost", 0))
         address = f"localhost:{free.getsockname()[1]}"
-    env = os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
+    env = os.environ | {"PYTHONPATH": cli.PATHS, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
     command = [sys.executable, __file__, address]
     hosts = [subprocess.Popen([*command, str(host)], env=env) for host in (0, 1)]
     try:

@@ -49,12 +49,11 @@ def free_port() -> int:
 def members(n: int, *command, **env: str) -> list[subprocess.Popen]:
     """n processes of `python COMMAND`, each told of the others by the flags of the program."""
     coordinator = f"--coordinator=127.0.0.1:{free_port()}"
-    paths = f"{cli.ROOT}:{cli.ROOT / 'tests'}"
     return [
         subprocess.Popen(
             [sys.executable, *command, coordinator, f"--num_processes={n}", f"--process_id={i}"],
             cwd=cli.ROOT,
-            env=os.environ | {"PYTHONPATH": paths, "JAX_PLATFORMS": "cpu", **env},
+            env=os.environ | {"PYTHONPATH": cli.PATHS, "JAX_PLATFORMS": "cpu", **env},
             text=True,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
