@@ -137,7 +137,8 @@ def main(_) -> None:
             print(f"{name}: {rate:g} {phase} {seed}: {', '.join(todo)[:60]}", flush=True)
     lines = [line for line in read(file) if line["phase"] == "test"]
     docs = Path(ROOT.value) / "docs" / "board"
-    render(docs, name, [*map(float, RATES.value)], METHODS.value, lines)
+    mixes = {m: v["memory.mix"] for m, v in VARIANTS.items() if "memory.mix" in v}
+    render(docs, name, [*map(float, RATES.value)], METHODS.value, mixes, lines)
 
 
 def digest(config: Config) -> str:

@@ -24,9 +24,17 @@ PAIRS = (
 
 
 def render(
-    folder: Path, name: str, rates: list[float], methods: list[str], lines: list[dict]
+    folder: Path,
+    name: str,
+    rates: list[float],
+    methods: list[str],
+    mixes: dict[str, int],
+    lines: list[dict],
 ) -> None:
-    """NAME.md and NAME.svg in the folder: all cells that are there, and which of them are not."""
+    """NAME.md and NAME.svg in the folder: all cells that are there, and which of them are not.
+
+    mixes: by method, the rows that a slot mixes, where they are more than one.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     env = software_versions()
     text = [f"# {name}", ""]
@@ -58,9 +66,37 @@ def render(
         missing = [m for m in methods if m not in by_seed]
         text += ["", f"Missing: {', '.join(missing)}."] if missing else []
         draw(axis, f"{name}, {100 * rate:g} %", by_seed)
+    text += by_bytes(lines, mixes)
     fig.tight_layout()
     replace_file(folder / f"{name}.svg", lambda draft: fig.savefig(draft, format="svg"))
     replace_text(folder / f"{name}.md", "\n".join([*text, "", f"![AUC by method]({name}.svg)", ""]))
+
+
+def by_bytes(lines: list[dict], mixes: dict[str, int]) -> list[str]:
+    """The same cells by the bytes of the ids that the slots name, as a share of the log's: beside
+    them a label and a weight are little."""
+    cells: dict[str, dict[float, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for line in lines:
+        if line["method"] != "full":
+            share = line["rate"] * mixes.get(line["method"], 1)
+            cells[line["method"]][share].append(float(np.mean([*line["auc"].values()])))
+    shares = sorted({share for row in cells.values() for share in row})
+    if len(shares) < 2:
+        return []
+    text = [
+        "",
+        "## By bytes",
+        "",
+        "AUC by the bytes of the rows' ids in a memory, as a share of the log's: a slot that mixes",
+        "M rows holds M of them. Sorted by the best.",
+        "",
+        f"| method | {' | '.join(f'{100 * share:g} %' for share in shares)} |",
+        "|---" * (1 + len(shares)) + "|",
+    ]
+    for method in sorted(cells, key=lambda m: -max(np.mean(x) for x in cells[m].values())):
+        row = [f"{np.mean(cells[method][s]):.4f}" if cells[method][s] else "" for s in shares]
+        text.append(f"| `{method}` | {' | '.join(row)} |")
+    return text
 
 
 def forgetting(lines: list[dict], methods: list[str]) -> list[str]:
