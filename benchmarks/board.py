@@ -59,6 +59,7 @@ VARIANTS = {
     "diet_labels": LABELS,
     **{f"diet_on_{arch}": {"inner.archs": (arch,)} for arch in PROXIES},
     "diet_mix4": {"memory.mix": 4},
+    "diet_mix4_own1_on_DeepFM_cosine": MIX4 | COSINE | {"memory.own": 1},
     **{f"diet_mix{m}_on_DeepFM": MIX4 | {"memory.mix": m} for m in (4, 8)},
     # Random rows, mixed by their labels, with the teacher's as they are: what mixing alone gives.
     "random_mix4_soft": {
@@ -88,6 +89,7 @@ SINCE = {
     "resident_mebibytes": (1024, None),
     "data.more_labels": ([], None),
     "memory.mix": (1, None),
+    "memory.own": (0, None),
     "inner.unroll": (1, None),
     "inner.rotate": (False, None),
     "memory.budget": (0, None),
@@ -137,7 +139,7 @@ def main(_) -> None:
             print(f"{name}: {rate:g} {phase} {seed}: {', '.join(todo)[:60]}", flush=True)
     lines = [line for line in read(file) if line["phase"] == "test"]
     docs = Path(ROOT.value) / "docs" / "board"
-    mixes = {m: v["memory.mix"] for m, v in VARIANTS.items() if "memory.mix" in v}
+    mixes = {m: v.get("memory.own", v.get("memory.mix", 1)) for m, v in VARIANTS.items()}
     render(docs, name, [*map(float, RATES.value)], METHODS.value, mixes, lines)
 
 

@@ -33,7 +33,7 @@ def render(
 ) -> None:
     """NAME.md and NAME.svg in the folder: all cells that are there, and which of them are not.
 
-    mixes: by method, the rows that a slot mixes, where they are more than one.
+    mixes: by method, the rows that a slot names, 1 where nothing is said.
     """
     folder.mkdir(parents=True, exist_ok=True)
     env = software_versions()
@@ -88,7 +88,7 @@ def by_bytes(lines: list[dict], mixes: dict[str, int]) -> list[str]:
         "## By bytes",
         "",
         "AUC by the bytes of the rows' ids in a memory, as a share of the log's: a slot that mixes",
-        "M rows holds M of them. Sorted by the best.",
+        "M rows holds M of them, but for those that it shares. Sorted by the best.",
         "",
         f"| method | {' | '.join(f'{100 * share:g} %' for share in shares)} |",
         "|---" * (1 + len(shares)) + "|",

@@ -62,12 +62,14 @@ def choose_rows(
     return pool[mem.pick(of_rows, k, group, plan.spread_cap)], of_slots
 
 
-def grow(memory: Memory, fresh: Taught, scene: Scene, chosen: np.ndarray, number: int) -> Memory:
+def grow(
+    memory: Memory, fresh: Taught, scene: Scene, chosen: np.ndarray, number: int, own: int
+) -> Memory:
     """Append rows of the stage at the labels of the scene and the memory's mean weight.
 
     A row of the log that weighs more starts with that much more. Where slots mix M rows, as many
     make one slot: those whose labels are closest, so that their mean is true of each; they start
-    at equal shares.
+    at equal shares. Where a slot brings fewer than that, `own`, it and the next share the others.
     """
     in_use = memory.log_weight[memory.valid]
     log_weight = np.log(np.exp(in_use).mean()) if len(in_use) else 0.0
@@ -79,7 +81,10 @@ def grow(memory: Memory, fresh: Taught, scene: Scene, chosen: np.ndarray, number
         fresh.source[chosen],
     )
     if memory.mix is not None:
-        alike = np.argsort(new[2], kind="stable").reshape(-1, memory.mix.shape[1])
+        n, m = len(chosen), memory.mix.shape[1]
+        first = np.minimum(np.arange(0, n, own), max(n - m, 0))
+        at = np.minimum(first[:, None] + np.arange(m), n - 1)
+        alike = np.argsort(new[2], kind="stable")[at]
         ids, dense, logit, log_weight, source = (a[alike] for a in new)
         new = ids, dense.mean(1), logit.mean(1), log_weight.mean(1), source
     return mem.append(memory, *new[:4], number, new[4])
@@ -138,7 +143,7 @@ def widen(
     plan: Plan, at: Halfway, fresh: Taught, scene: Scene, chosen: np.ndarray, number: int
 ) -> Halfway:
     """With slots of the chosen rows, which may be written."""
-    grown = grow(at.memory, fresh, scene, chosen, number)
+    grown = grow(at.memory, fresh, scene, chosen, number, plan.own or mem.mixed(at.memory))
     writable = at.writable | (grown.valid & ~at.memory.valid)
     learned = {name: getattr(grown, name) for name in plan.learn}
     return Halfway(grown, writable, at.outer._replace(learned=learned))
@@ -175,9 +180,10 @@ def distill_stage(
 ) -> tuple[Memory, dict]:
     """Take the memory (numpy leaves) through one stage.
 
-    n_new: slots to add, each of as many rows as the memory mixes. n_steps: outer steps, rounded up
-    to whole chunks. number: the stage's, 1-based, written into `born`. report(step, loss) is told
-    of every chunk, one chunk late, so that the device never waits for it. start: see `set_scene`.
+    n_new: slots to add, each of as many rows as the memory mixes, or `plan.own`. n_steps: outer
+    steps, rounded up to whole chunks. number: the stage's, 1-based, written into `born`.
+    report(step, loss) is told of every chunk, one chunk late, so that the device never waits for
+    it. start: see `set_scene`.
     rows: int, those of the stage to add, in order; if none are given, the most influential of each
     round. n_evict: old slots to give up first, those whose loss would cost this stage least.
     at_safe_point(pause) is called before every chunk, and may raise; pause() returns (numpy) where
@@ -207,7 +213,7 @@ def distill_stage(
 
     taken = 0
     for r, (size, chunks) in enumerate(rounds):
-        size *= mem.mixed(memory)  # rows from here on
+        size *= plan.own or mem.mixed(memory)  # rows from here on
         taken += size
         if r < before.round:
             continue

@@ -134,6 +134,7 @@ def requirements(config: Config) -> list[tuple[str, bool, str]]:
         ("memory.rate", 0 < c.memory.rate < 1, "between 0 and 1"),
         ("memory.budget", c.memory.budget >= 0, "0 or more"),
         ("memory.mix", c.memory.mix >= 1, "1 or more"),
+        ("memory.own", 0 <= c.memory.own <= c.memory.mix, "0 to memory.mix"),
         ("memory.mix", c.memory.mix == 1 or o.objective == "loss", "1 here: loss only"),
         ("inner.window", 1 <= i.window <= i.steps, "1 to inner.steps"),
         ("inner.batch", i.batch >= 1, "1 or more"),
@@ -218,7 +219,13 @@ def make_plan(config: Config, stream: Stream) -> Plan:
         rotate=config.inner.rotate,
         address_by=config.addressing.by,
         objective=o.objective,
+        own=config.memory.own,
     )
+
+
+def rows_per_slot(config: Config) -> int:
+    """Rows of the log that a slot adds to those that the memory names already."""
+    return config.memory.own or config.memory.mix
 
 
 def make_evaluation(
@@ -305,7 +312,7 @@ def prepare(
     n_new = slots_after(config, sum(sizes) if config.memory.scratch else max(sizes))
     n_slots = capacity(slots_after(config, sum(sizes)))
     plan = make_plan(config, stream)
-    a_round = -(-n_new // plan.rounds) * config.memory.mix
+    a_round = -(-n_new // plan.rounds) * rows_per_slot(config)
     if plan.pool < 2 * a_round:
         raise InputError(
             f"growth.pool is {plan.pool}, too few candidates for rounds of {a_round} rows; "

@@ -28,7 +28,7 @@ from diet_jax.distill import (
     go_past,
 )
 from diet_jax.export import export_memory
-from diet_jax.job import Job, State, prepare, slots_after, slots_by_rate
+from diet_jax.job import Job, State, prepare, rows_per_slot, slots_after, slots_by_rate
 from diet_jax.preemption import Preempted
 from diet_jax.record import Recorder, evaluated_stages, is_finished, open_workdir
 from diet_jax.report import build_report
@@ -114,7 +114,7 @@ def rewrite(
     n_evict = max(0, used + n_new - turn.n_slots)
     if config.growth.select != "influence":
         rng = np.random.default_rng((config.seed, number, 1 << 31))
-        rows = SELECTORS[config.growth.select](look, n_new * config.memory.mix, rng)
+        rows = SELECTORS[config.growth.select](look, n_new * rows_per_slot(config), rng)
     start = None if config.inner.start == "fresh" else state.teacher
     key, n_steps = key_for(config.seed, "stage"), outer_steps(config, number)
     stage = (past, look.stage, n_new, n_steps, number, key)

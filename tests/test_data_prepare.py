@@ -6,7 +6,6 @@ import resource
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import cli
 import numpy as np

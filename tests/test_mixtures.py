@@ -117,15 +117,19 @@ def test_weights_are_learned_and_slots_that_are_not_addressed_stay(streamed):
         assert a[still].tobytes() == b[still].tobytes()
 
 
-def test_a_run_with_mixtures_is_judged_and_exported(tmp_path):
+@pytest.mark.parametrize("select,own", [("influence", 0), ("influence", 1), ("random", 1)], ids=str)
+def test_a_run_with_mixtures_is_judged_and_exported(tmp_path, select, own):
     pl.DataFrame(toy.log()).write_parquet(tmp_path / "log.parquet")
     learn = ("label_logit", "log_weight", "mix", "rates")
-    change = {"memory.mix": 2, "outer.learn": learn}
+    change = {"memory.mix": 2, "memory.own": own, "growth.select": select, "outer.learn": learn}
     config = toy.config(str(tmp_path / "log.parquet"), **change)
     run.run(config, str(tmp_path / "run"), {})
     table = pq.read_table(tmp_path / "run" / "export" / "memory.parquet")
     slots = run.slots_after(config, toy.ROWS_A_STAGE * 3)
-    assert table.num_rows == 2 * slots == len(set(table["source_row"].to_pylist()))
+    assert table.num_rows == 2 * slots
+    named = table["source_row"].to_numpy().reshape(-1, 2)
+    assert len(np.unique(named)) == (own or 2) * slots
+    assert (named[:, 0] != named[:, 1]).all()
     share = table["share"].to_numpy().reshape(-1, 2)
     np.testing.assert_allclose(share.sum(1), 1, rtol=1e-6)
     assert np.any(share != 0.5)

@@ -22,6 +22,7 @@ def get_config() -> ConfigDict:
         ("outer.learn", (("label_logit",), ("log_weight",))),
         ("inner.archs", (("LR",), ("LR", "DeepFM"), ("DeepFM", "DCNv2"))),
         ("memory.mix", (1, 2, 8)),
+        ("memory.own", (1,)),
         ("memory.scratch", ("stage", "stream")),
     )
     c.seeds = (0, 1, 2)
