@@ -90,6 +90,7 @@ SINCE = {
     "data.more_labels": ([], None),
     "memory.mix": (1, None),
     "memory.own": (0, None),
+    "addressing.threshold": (0.0, None),
     "inner.unroll": (1, None),
     "inner.rotate": (False, None),
     "memory.budget": (0, None),

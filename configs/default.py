@@ -139,6 +139,8 @@ def get_config() -> Config:
     c.addressing = ConfigDict()  # which old slots a stage may rewrite
     c.addressing.by = "influence"  # on the stage's loss; sampled (by influence) | random
     c.addressing.share = 0.5  # of the old slots; more was better, at no cost, see docs/research.md
+    # Of these, only slots whose |influence| is at least so many times the mean of all old ones.
+    c.addressing.threshold = 0.0
     # Of the slots that may be written, how many may take a value of another row before each round
     # after the first, where that promises to lower the loss. It was no better, see docs/research.md
     c.addressing.swap_share = 0.0

@@ -43,6 +43,7 @@ class Plan(NamedTuple):
     clip: float = 0.0  # a gradient is cut to this times the running mean of its norm; 0: never
     schedule: str = "constant"  # of the outer rate over a stage, see SCHEDULES
     start: str = "fresh"  # where trajectories start: fresh, teacher, or mixed, half of each
+    threshold: float = 0.0  # least influence of an old slot to rewrite, in times the mean one
     own: int = 0  # rows of a mixture that no other slot mixes; 0: all
     rotate: bool = False  # an outer step trains one proxy, each in its turn, instead of all
 

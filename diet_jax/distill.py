@@ -136,6 +136,7 @@ def make_room(
     rng = np.random.default_rng((number, *np.asarray(jax.random.key_data(key))))
     strength = mem.ADDRESSING[plan.address_by](of_slots, rng)
     writable = mem.address(strength, memory.valid, plan.write_share)
+    writable &= mem.matter(of_slots, memory.valid, plan.threshold)
     return at._replace(memory=memory, writable=writable), chosen
 
 

@@ -170,6 +170,7 @@ def requirements(config: Config) -> list[tuple[str, bool, str]]:
         ("memory.scratch", c.memory.scratch in ("", "stage", "stream"), "'', stage or stream"),
         ("addressing.by", c.addressing.by in ways, f"one of {', '.join(ways)}"),
         ("addressing.swap_share", 0 <= c.addressing.swap_share <= 1, "0 to 1"),
+        ("addressing.threshold", c.addressing.threshold >= 0, "0 or more"),
         ("addressing.share", 0 <= c.addressing.share <= 1, "0 to 1"),
         ("teacher.batch", c.teacher.batch >= 1, "1 or more"),
         ("eval.on", e.on in ("next", "validation"), "next or validation"),
@@ -220,6 +221,7 @@ def make_plan(config: Config, stream: Stream) -> Plan:
         address_by=config.addressing.by,
         objective=o.objective,
         own=config.memory.own,
+        threshold=config.addressing.threshold,
     )
 
 

@@ -97,3 +97,10 @@ def address(strength: np.ndarray, valid: np.ndarray, share: float) -> np.ndarray
     writable = np.zeros(len(valid), bool)
     writable[np.argsort(-strength, kind="stable")[:n]] = True
     return writable & valid
+
+
+def matter(influence: np.ndarray, valid: np.ndarray, times: float) -> np.ndarray:
+    """The slots in use whose |influence| (float [N]) is at least `times` the mean of theirs: bool
+    [N]. `address` says how many slots are rewritten, this what it takes to be one."""
+    strength = np.where(valid, np.abs(influence), 0)
+    return valid & (strength * valid.sum() >= times * strength.sum())

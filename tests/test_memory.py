@@ -79,6 +79,18 @@ def test_address_takes_the_strongest_share_of_the_valid_slots(data, share):
     assert strength[writable].min() >= strength[valid & ~writable].max()
 
 
+@given(st.data(), st.floats(0, 4))
+def test_slots_matter_whose_influence_is_so_many_times_the_mean(data, times):
+    influence = data.draw(hnp.arrays(np.float64, 9, elements=st.floats(-5, 5, width=16)))
+    valid = data.draw(hnp.arrays(bool, 9))
+    found = mem.matter(influence, valid, times)
+    strength = np.abs(influence[valid])
+    mean = strength.mean() if valid.any() else 0
+    assume(np.all(np.abs(strength - times * mean) > 1e-9) or times == 0)
+    assert found[valid].tolist() == (strength >= times * mean).tolist()
+    assert not np.any(found & ~valid)
+
+
 def test_strength_is_influence_of_either_sign_or_drawn_by_it_or_by_nothing():
     influence, rng = np.array([0.1, -10.0, 0.0, 1.0]), np.random.default_rng(0)
     assert np.argmax(mem.ADDRESSING["influence"](influence, rng)) == 1

@@ -46,6 +46,17 @@ def test_addressing_at_random_rewrites_as_many_slots(log):
         assert facts["written"] == 3
 
 
+def test_a_threshold_of_influence_lets_a_stage_rewrite_as_many_slots_as_matter_to_it(log):
+    written = {}
+    for times in (0.0, 1.0, 100.0):
+        change = {"addressing.share": 1.0, "addressing.threshold": times}
+        (before, _), (after, facts) = memories(log, 2, **change)
+        same = (before.label_logit == after.label_logit) & before.valid
+        assert same.sum() >= before.valid.sum() - facts["written"]
+        written[times] = facts["written"]
+    assert written[0.0] == before.valid.sum() > written[1.0] > written[100.0] == 0
+
+
 def test_other_objectives_learn_labels(log):
     ((plain, _),) = memories(log, 1, **{"growth.select": "random"})
     ((memory, _),) = memories(log, 1, **{"growth.select": "random", "outer.objective": "kernel"})
