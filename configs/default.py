@@ -80,7 +80,8 @@ def get_config() -> Config:
     c.inner.init_scale = 0.01  # standard deviation of embeddings at the start
     # sgd | adam | adamw | lazy_adam | adagrad | rowwise_adagrad
     c.inner.optimizer = "adam"
-    c.inner.lr = ConfigDict({"default": 1e-2, "LR": 0.16})  # by proxy; `default` for others
+    # By proxy, `default` for others: --config.inner.lr.FM=0.04 names one more, here as in eval.
+    c.inner.lr = ConfigDict({"default": 1e-2, "LR": 0.16})
     c.inner.momentum = 0.9  # sgd only
     c.inner.eps_root = 1e-8  # adam*: inside the square root; 0 makes meta-gradients NaN
     c.inner.decay = 1e-2  # adamw only

@@ -157,6 +157,9 @@ def refusal(monkeypatch, capsys, *args):
         (["--config.otter.steps=5"], ("otter", 'Did you mean "outer"')),
         (["--config.outer.steps=many"], ("config.outer.steps", "many")),
         (["--config.inner.mixed=perhaps"], ("config.inner.mixed", "perhaps")),
+        (["--config.inner.lr.FM=fast"], ("config.inner.lr.FM", "fast")),
+        (["--config.inner.FM=0.1"], ("FM", "configs/default.py")),
+        (["--config.inner.lrr.FM=0.1"], ("lrr", 'Did you mean "lr"')),
         (["--workdirr=x"], ("workdirr", "workdir")),
         (["distill"], ("distill",)),
     ],
@@ -167,6 +170,16 @@ def test_bad_command_lines(monkeypatch, capsys, args, words):
     )
     for word in words:
         assert word in line
+
+
+def test_a_rate_can_be_given_for_an_architecture_that_the_config_does_not_name(monkeypatch):
+    argv = ["diet_jax", f"--config={cli.ROOT}/configs/default.py", "--workdir=never"]
+    argv += ["--config.inner.lr.FM=0.04", "--config.eval.l2.memory.DCNv2=1", "--config.seed=3"]
+    monkeypatch.setattr(sys, "argv", argv)
+    assert main.parse(argv) == ["diet_jax"]
+    config = command.CONFIG.value
+    assert (config.inner.lr.FM, config.eval.l2.memory.DCNv2, config.seed) == (0.04, 1.0, 3)
+    assert "FM" not in config.eval.lr.memory and config.is_locked and config.inner.lr.is_locked
 
 
 def test_through_the_command_line(tmp_path):
