@@ -62,8 +62,8 @@ def get_config() -> Config:
     # weighted means. A trial takes as many steps as with 1; the memory's bytes grow as much.
     # On MovieLens 4 was much better, on the simulator not; see docs/research.md.
     c.memory.mix = 1
-    # Of them, those that a slot does not share; 0: all. The others it shares with slots of much the
-    # same label, so that the memory names fewer rows: no gain where it was tried.
+    # Of them, those that a slot brings along; 0: all. The others come from slots of much the same
+    # label, so that the memory names fewer rows: no gain where it was tried, see docs/research.md.
     c.memory.own = 0
     # Distil anew at every stage, from the rows of that stage or of the stream so far: stage |
     c.memory.scratch = ""  # stream. Empty: the memory goes on, which is cheaper.

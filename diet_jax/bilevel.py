@@ -44,7 +44,7 @@ class Plan(NamedTuple):
     schedule: str = "constant"  # of the outer rate over a stage, see SCHEDULES
     start: str = "fresh"  # where trajectories start: fresh, teacher, or mixed, half of each
     threshold: float = 0.0  # least influence of an old slot to rewrite, in times the mean one
-    own: int = 0  # rows of a mixture that no other slot mixes; 0: all
+    own: int = 0  # rows of its mixture that a slot brings along; 0: all
     rotate: bool = False  # an outer step trains one proxy, each in its turn, instead of all
 
 
