@@ -69,7 +69,7 @@ def grow(
 
     A row of the log that weighs more starts with that much more. Where slots mix M rows, as many
     make one slot: those whose labels are closest, so that their mean is true of each; they start
-    at equal shares. Where a slot brings fewer along, `own`, the others are those of the slots next to it.
+    at equal shares. Where a slot brings fewer along, `own`, the slots next to it lend it theirs.
     """
     in_use = memory.log_weight[memory.valid]
     log_weight = np.log(np.exp(in_use).mean()) if len(in_use) else 0.0
