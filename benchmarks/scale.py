@@ -268,7 +268,8 @@ def dry_run() -> list[dict]:
             order = zeros((1, 128, LARGE["batch"]), np.int32)
             keys = jax.random.split(jax.random.key(0), 1)
             rates = jax.numpy.float32(1e-3), jax.numpy.float32(0)
-            return (keys, *rates, zeros(rows, np.int32), data, order, jax.numpy.int32(128))
+            tables = zeros(rows, np.int32), zeros(0, np.int32)
+            return (keys, *rates, *tables, data, order, jax.numpy.int32(128))
 
         whole = jax.tree.map(
             lambda a, s=place.whole: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s),

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from diet_jax import fed, touched, train
 from diet_jax.models import Model, init_params, logits
-from diet_jax.optim import Optimizer, make
+from diet_jax.optim import Optimizer, make, untouched
 from diet_jax.sharding import ONE_DEVICE, Placement
 
 
@@ -22,7 +22,8 @@ class Recipe(NamedTuple):
 class Trials(NamedTuple):
     """The compiled trials of one architecture, vmapped over S seeds that train side by side.
 
-    fit(keys [S], lr, l2, rows [U], Examples [S, ..] or [..], order [S, T, b], n) -> params
+    fit(keys [S], lr, l2, rows [U], rest [R], Examples [S, ..] or [..], order [S, T, b], n)
+        -> params, whose table has the rows that may be trained, then those only looked up
     fit_fed(keys [S], lr, l2, rows [U], Rows in files, orders [S, T, b] of chunks, n) -> params,
         for an S that the devices share evenly
     predict(params, ids [blocks, .., F], dense [blocks, .., G]) -> logits [S, blocks, ..]
@@ -60,8 +61,13 @@ def make_trials(
             return touched.fit(model, recipe.optimizer, lr, state, data, order, n_steps, l2)
         return train.fit(model, make(recipe.optimizer, lr), state, data, order, n_steps, l2, lay)
 
-    def fit(key, lr, l2, rows, data, order, n_steps):
-        return more(begin(key, lr, rows, data), lr, l2, data, order, n_steps).params
+    def fit(key, lr, l2, rows, rest, data, order, n_steps):
+        params = more(begin(key, lr, rows, data), lr, l2, data, order, n_steps).params
+        if not len(rest):
+            return params
+        fixed = begin(key, lr, rest, data).params["table"]
+        fixed = fixed * untouched(recipe.optimizer, lr, n_steps)
+        return {**params, "table": jnp.concatenate([params["table"], fixed])}
 
     def go_on(state, lr, l2, chunk, n_steps):
         return more(state, lr, l2, chunk, jnp.arange(len(chunk.target)), n_steps)
@@ -82,6 +88,6 @@ def make_trials(
         assert state is not None
         return state.params
 
-    axes = (0, None, None, None, None if shared_data else 0, 0, None)
+    axes = (0, None, None, None, None, None if shared_data else 0, 0, None)
     each_predict = jax.jit(place.each(predict, (0, None, None)), out_shardings=place.whole)
     return Trials(jax.jit(place.each(fit, axes)), fit_fed, each_predict)

@@ -11,7 +11,7 @@ import numpy as np
 from scipy.special import softmax
 
 from diet_jax import fed, train
-from diet_jax.compact import Compact, compact, pad_rows, pad_to
+from diet_jax.compact import Compact, compact, cut, pad_rows, pad_to
 from diet_jax.fed import epochs
 from diet_jax.metrics import auc, gauc, mean_known, score
 from diet_jax.models import Model
@@ -84,11 +84,10 @@ def run_trials(
     compiling it for all (`seconds_compile`; next to none where it is compiled already).
     """
     trials, table = task.trials[arch], task.table
-    rows = pad_rows(table.rows, plan.place.even(len(table.rows)))
-    args = (*map(np.float32, rates), rows)
+    rows, rest = cut(table.rows, table.n_trained)
     if callable(task.order):
         seeds, orders = filled_seeds(plan), task.order
-        args = plan.place.replicate((keys_of(plan, seeds), *args))
+        args = plan.place.replicate((keys_of(plan, seeds), *map(np.float32, rates), rows))
         blank = np.zeros((len(seeds), plan.chunk, plan.full.batch), np.int32)
 
         def fit(n_steps):
@@ -97,7 +96,8 @@ def run_trials(
             return trials.fit_fed(*args, task.data, order, n_steps)
     else:
         data = task.data._replace(ids=table.positions(task.data.ids))
-        args = plan.place.replicate((keys_of(plan, plan.seeds), *args, data, task.order))
+        args = keys_of(plan, plan.seeds), *map(np.float32, rates), rows, rest, data, task.order
+        args = plan.place.replicate(args)
 
         def fit(n_steps):
             return trials.fit(*args, n_steps)
@@ -199,7 +199,8 @@ def tasks(
     else:
         everything = Examples(*(pad_to(a, plan.n_rows) for a in fed.read(so_far)))
         order = np.stack([pad_to(epochs(rng, n_full, steps, batch), capacity) for rng in rngs])
-    table = Compact(np.arange(plan.n_table, dtype=np.int32), plan.n_table)
+    size = plan.place.even(plan.n_table)
+    table = Compact(pad_rows(np.arange(plan.n_table, dtype=np.int32), size), size)
     found = {"full": Task(plan.full_trials, table, everything, order, steps, n_full)}
 
     trained = np.concatenate([e.ids.ravel() for each in subsets.values() for e in each])

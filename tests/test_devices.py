@@ -85,7 +85,8 @@ def full_data(place: Placement) -> dict[str, np.ndarray]:
     order = np.stack([epochs(rng, 100, 7, 8) for _ in range(3)])
     table = pad_rows(np.arange(toy.VOCAB, dtype=np.int32), place.even(toy.VOCAB))
     keys, rates = jax.random.split(jax.random.key(1), 3), (np.float32(0.1), np.float32(0.01))
-    args = place.replicate((keys, *rates, table, train.Examples(*rows), order, np.int32(7)))
+    log = train.Examples(*rows)
+    args = place.replicate((keys, *rates, table, table[:0], log, order, np.int32(7)))
     tried = place.fetch(fit(*args))
     fed_teacher = make_teacher(MODEL, 0.05, 8, toy.VOCAB, 3, 1, n_stage=100, place=place, chunk=5)
     filled = np.arange(place.filled(3)) % 3

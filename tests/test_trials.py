@@ -18,14 +18,17 @@ from diet_jax.trial import Recipe, make_trials
 from diet_jax.trials import Plan, Task, run_trials
 
 MODEL = make_model("FM", dim=2, hidden=(), init_scale=0.3)
-# The log's, which is trained on by touched rows, and the memory's.
-RECIPES = {True: Recipe(Optimizer("lazy_adam"), 4), False: Recipe(Optimizer("sgd", 0.9), 4)}
+RECIPES = [  # whether seeds share their rows; adamw moves rows that are only looked up, too
+    (True, Recipe(Optimizer("lazy_adam"), 4)),
+    (False, Recipe(Optimizer("sgd", 0.9), 4)),
+    (False, Recipe(Optimizer("adamw", decay=0.5), 4)),
+]
 SEEDS = (3, 8)
 LR, L2 = 0.3, 0.1
 
 
-@pytest.mark.parametrize("shared", [True, False])
-def test_trials_side_by_side_are_plain_trainings(shared):
+@pytest.mark.parametrize(("shared", "recipe"), RECIPES)
+def test_trials_side_by_side_are_plain_trainings(shared, recipe):
     rng = np.random.default_rng(0)
     rows = toy.rows(rng, 50)
     part = np.repeat([0, 1, 2, 3], [20, 10, 10, 10])
@@ -36,7 +39,6 @@ def test_trials_side_by_side_are_plain_trainings(shared):
     order = np.stack([epochs(rng, 10, 7, 4) for _ in SEEDS])
     data = each[0] if shared else jax.tree.map(lambda *leaves: np.stack(leaves), *each)
     table = compact(data.ids, test.ids, floor=16)
-    recipe = RECIPES[shared]
     compiled = {"FM": make_trials(MODEL, recipe, shared)}
     plan = Plan(
         models={"FM": MODEL},
