@@ -60,18 +60,23 @@ def distinct(*ids: np.ndarray) -> np.ndarray:
     return np.flatnonzero(seen[:-1]).astype(np.int32)
 
 
-def compact(trained: np.ndarray, looked_up: np.ndarray, floor: int, parts: int = 1) -> Compact:
+def compact(
+    trained: np.ndarray, looked_up: np.ndarray, floor: int, parts: int = 1, most: int | None = None
+) -> Compact:
     """The compact table of the ids (any shapes) that training touches and of further ids.
 
     Both kinds have the capacity of a power of two >= `floor` that holds their distinct rows, or of
-    the next multiple of `parts`.
+    the next multiple of `parts`. most: the rows of the whole table, above which no kind needs more.
     """
     inner = distinct(trained)
     rest = np.setdiff1d(distinct(looked_up), inner, assume_unique=True)
-    kinds = [
-        pad_rows(kind, -(-capacity(len(kind), floor) // parts) * parts).reshape(parts, -1)
-        for kind in (inner, rest)
-    ]
+
+    def padded(kind: np.ndarray) -> np.ndarray:
+        size = capacity(len(kind), floor)
+        size = size if most is None else min(size, most)
+        return pad_rows(kind, -(-size // parts) * parts).reshape(parts, -1)
+
+    kinds = [padded(kind) for kind in (inner, rest)]
     return Compact(np.concatenate(kinds, 1).reshape(-1), kinds[0].size, parts)
 
 

@@ -204,7 +204,7 @@ def tasks(
     found = {"full": Task(plan.full_trials, table, everything, order, steps, n_full)}
 
     trained = np.concatenate([e.ids.ravel() for each in subsets.values() for e in each])
-    table = compact(trained, test.ids, plan.min_rows)
+    table = compact(trained, test.ids, plan.min_rows, most=plan.n_table)
     order = np.stack([epochs(rng, n, plan.steps, plan.subset.batch) for rng in rngs])
     for method, per_seed in subsets.items():
         data = jax.tree.map(lambda *leaves: np.stack(leaves), *per_seed)

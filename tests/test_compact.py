@@ -53,11 +53,12 @@ def test_training_on_the_compact_table_is_training_on_the_whole_one(name):
     assert not np.array_equal(whole[touched], before[touched])
 
 
-@given(ids_of, ids_of, st.integers(1, 64))
-def test_ids_come_back_from_the_compact_table(trained, looked_up, floor):
+@given(ids_of, ids_of, st.integers(1, 64), st.sampled_from([None, 41]))
+def test_ids_come_back_from_the_compact_table(trained, looked_up, floor, most):
     assume((trained >= 0).any())  # nothing trained: nothing to tell apart
-    table = compact(trained, looked_up, floor)
+    table = compact(trained, looked_up, floor, most=most)
     assert table.rows.dtype == np.int32
+    assert most is None or max(table.n_trained, len(table.rows) - table.n_trained) <= most
     for ids in (trained, looked_up):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("diet_jax.compact.BLOCK", 3)
