@@ -302,7 +302,7 @@ def feeding(file: str, cache: str, seed: int) -> dict:
     def step(params, batch):
         # Only the rows looked up are touched: a step that passes over the whole table is many
         # times as long, and would hide any feeding.
-        net, emb = params["net"], look_up(model, params["table"], batch.ids)
+        net, emb = params["net"], look_up(params, batch.ids)
         change, rows = jax.grad(loss, (0, 1))(net, emb, batch)
         net = jax.tree.map(lambda x, g: x - rate * g, net, change)
         return {"net": net, "table": params["table"].at[batch.ids].add(-rate * rows)}, None

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from diet_jax import train
 from diet_jax.metagrad import Inner, Slots, Trajectory, all_trained, outer_loss, warm_up
 from diet_jax.models import logits
-from diet_jax.models.base import exact_products, look_up
+from diet_jax.models.base import exact_products, look_up, pooled
 from diet_jax.train import Examples, TrainState
 from diet_jax.types import Array, Params
 
@@ -44,7 +44,8 @@ def distribution(inner: Inner, slots: Slots, trajectory: Trajectory, outer: Exam
     params = inner.init(trajectory.key, all_trained(inner, trajectory).trained, slots)
 
     def means(examples):
-        emb = look_up(inner.model, params["table"], examples.ids) / inner.model.init_scale
+        emb = pooled(inner.model, look_up(params, examples.ids), examples.ids)
+        emb /= inner.model.init_scale
         one = jnp.ones((len(emb), 1))
         x = jnp.concatenate([one, emb.reshape(len(emb), -1), examples.dense], axis=1)
         classes = jnp.stack([examples.target, 1 - examples.target])

@@ -16,7 +16,7 @@ from scipy.special import expit
 
 from diet_jax.compact import pad_to
 from diet_jax.models import Model, logits
-from diet_jax.models.base import exact_products, look_up, read
+from diet_jax.models.base import exact_products, look_up, pooled, read
 from diet_jax.teacher import Teacher
 from diet_jax.types import Array, Params, Taught
 
@@ -36,7 +36,8 @@ class Look(NamedTuple):
 def embeddings(look: Look) -> np.ndarray:
     """float32 [n, X]: what the teacher's tower is given for each row, every column standardised."""
     rows, model = look.stage.rows, look.teacher.model
-    emb = np.asarray(jax.jit(partial(look_up, model))(look.params["table"], rows.ids))
+    emb = jax.jit(lambda params, ids: pooled(model, look_up(params, ids), ids))
+    emb = np.asarray(emb(look.params, rows.ids))
     x = np.concatenate([emb.reshape(len(emb), -1), rows.dense], axis=1)
     sd = x.std(0)
     return (x - x.mean(0)) / np.where(sd > 0, sd, 1)
@@ -54,7 +55,7 @@ def _slopes(model: Model, params: Params, ids, dense, label, weight) -> tuple[Ar
 
     def norms(block):
         ids, dense, label, _ = block
-        rows = read(model, params["table"], ids, dense)
+        rows = read(model, look_up(params, ids), ids, dense)
         slope = jax.vmap(jax.grad(loss, (0, 1, 2)), (None, 0, 0, 0, 0))
         grads = slope(params["net"], rows.emb, rows.history, rows, label)
         squares = [jnp.square(g).reshape(len(ids), -1).sum(1) for g in jax.tree.leaves(grads)]

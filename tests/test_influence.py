@@ -10,7 +10,7 @@ import toy
 from diet_jax import touched, train
 from diet_jax.influence import influence
 from diet_jax.metagrad import outer_loss, warm_up
-from diet_jax.models import logits, penalty
+from diet_jax.models import logits, look_up, penalty
 from diet_jax.optim import Optimizer
 
 H = 1e-5
@@ -54,7 +54,7 @@ def test_influence_of_a_candidate_is_what_adding_it_does(x64, case):
         z = logits(inner.model, params, candidate.ids[None], candidate.dense[None])[0]
         entropy = optax.sigmoid_binary_cross_entropy(z, candidate.target)
         loss = train.loss(inner.model, params, batch)
-        loss += inner.l2 * penalty(inner.model, params, batch.ids)
+        loss += inner.l2 * penalty(inner.model, look_up(params, batch.ids), batch.ids)
         return loss + e / toy.VALID * entropy
 
     @jax.jit

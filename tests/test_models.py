@@ -7,7 +7,7 @@ import pytest
 from zoo_formulas import FORMULAS, Row
 
 from diet_jax.models import MODELS, init_params, logits, make_model
-from diet_jax.models.base import read
+from diet_jax.models.base import look_up, read
 
 B, F, G, V = 5, 3, 2, 20
 
@@ -47,7 +47,7 @@ def test_a_history_is_read_in_the_order_of_its_columns():
     model = make_model("MLP", 2, (4,), pool=(0, 1, 2, 2, 2), vocab=(0, 1, 1, 1, 1))
     table = jnp.arange(2.0 * V).reshape(V, 2)
     ids = jnp.array([[3, 5, -1, 6, 8], [4, 6, -1, -1, -1]])
-    x = read(model, table, ids, jnp.ones((2, G)))
+    x = read(model, look_up({"table": table}, ids), ids, jnp.ones((2, G)))
     assert np.array_equal(x.seen, [[False, True, True], [False] * 3])
     assert np.array_equal(x.history, [[[0, 0], [12, 13], [16, 17]], [[0, 0]] * 3])
     assert np.array_equal(x.emb, [[[6, 7], [10, 11], [14, 15]], [[8, 9], [12, 13], [0, 0]]])
@@ -55,7 +55,7 @@ def test_a_history_is_read_in_the_order_of_its_columns():
 
 def test_a_log_without_a_history_has_one_of_no_length():
     model = make_model("MLP", 2, (4,), pool=(0, 1, 1), vocab=(0, 1, 1))
-    x = read(model, jnp.ones((V, 2)), jnp.zeros((B, 3), int), jnp.ones((B, G)))
+    x = read(model, jnp.ones((B, 3, 2)), jnp.zeros((B, 3), int), jnp.ones((B, G)))
     assert x.history.shape == (B, 0, 2) and x.seen.shape == (B, 0)
 
 

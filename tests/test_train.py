@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from diet_jax import train
-from diet_jax.models import init_params, make_model, penalty
+from diet_jax.models import init_params, look_up, make_model, penalty
 from diet_jax.optim import Optimizer, make
 from diet_jax.train import Examples
 from diet_jax.types import InputError
@@ -147,6 +147,5 @@ def test_the_penalty_is_the_squared_length_of_embeddings_alone():
     ids = jnp.array([[0, 1, 1], [1, -1, 0]])
     for name, want in (("FM", (5 + 9 + 9 + 9 + 5) / 2), ("MLP", (30 + 58 + 58 + 58 + 30) / 2)):
         model = make_model(name, dim=2, hidden=())
-        assert penalty(model, {"table": table}, ids) == pytest.approx(want)
-    lr = {"table": table[:, :1]}
-    assert penalty(LR, lr, ids) == 0
+        assert penalty(model, look_up({"table": table}, ids), ids) == pytest.approx(want)
+    assert penalty(LR, look_up({"table": table[:, :1]}, ids), ids) == 0

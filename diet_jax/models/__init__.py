@@ -16,7 +16,16 @@ from diet_jax.models import (
     streams,
 )
 from diet_jax.models.adapters import from_linen, from_nnx
-from diet_jax.models.base import Inputs, Model, Spec, init_params, logits, penalty
+from diet_jax.models.base import (
+    Inputs,
+    Model,
+    Spec,
+    answer,
+    init_params,
+    logits,
+    look_up,
+    penalty,
+)
 from diet_jax.types import InputError
 
 MODELS = {
@@ -54,10 +63,12 @@ __all__ = [
     "Inputs",
     "Model",
     "Spec",
+    "answer",
     "from_linen",
     "from_nnx",
     "init_params",
     "logits",
+    "look_up",
     "make_model",
     "penalty",
 ]

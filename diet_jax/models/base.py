@@ -91,36 +91,45 @@ def init_params(model: Model, key: Array, rows: Array, n_fields: int, n_dense: i
     return {"table": init_table(model, key_table, rows), "net": model.init(key_net, inputs)}
 
 
-def look_up(model: Model, table: Array, ids: Array) -> Array:
-    """Embeddings [B, F, D] of ids int32 [B, K]: the mean of the values that a field has.
+def look_up(params: Params, ids: Array) -> Array:
+    """The rows [.., D] of params["table"] [U, D] that ids (int32 [..]) name.
 
-    A negative id is no value; a field without any is zero.
+    Of a negative id, which is no value, some row: who uses it has to leave it out.
+    """
+    return params["table"][jnp.maximum(ids, 0)]
+
+
+def pooled(model: Model, rows: Array, ids: Array) -> Array:
+    """Embeddings [B, F, D] of looked-up rows [B, K, D]: the mean of the values that a field has.
+
+    ids: int32 [B, K]; a negative one is no value, and a field without any is zero.
     """
     if not model.pool:
-        return table[ids]
+        return rows
     here = ids >= 0
-    found = jnp.where(here[..., None], table[jnp.maximum(ids, 0)], 0)
-    field = jax.nn.one_hot(jnp.array(model.pool), max(model.pool) + 1, dtype=table.dtype)
+    found = jnp.where(here[..., None], rows, 0)
+    field = jax.nn.one_hot(jnp.array(model.pool), max(model.pool) + 1, dtype=rows.dtype)
     total = jnp.einsum("bkd,kf->bfd", found, field)
     return total / jnp.maximum(here @ field, 1)[..., None]
 
 
-def read(model: Model, table: Array, ids: Array, dense: Array, mix: Array | None = None) -> Inputs:
-    """The inputs of rows with ids int32 [B, K] that index the table [U, D], and dense [B, G].
+def read(model: Model, rows: Array, ids: Array, dense: Array, mix: Array | None = None) -> Inputs:
+    """The inputs of rows of a log: what their ids int32 [B, K] look up [B, K, D], and dense [B, G].
 
-    mix: float32 [B, M], if a row is a mixture of M rows of a log with ids [B, M, K]: the weights of
+    mix: float32 [B, M], if each is a mixture of M rows of a log with ids [B, M, K]: the weights of
     their embeddings.
     """
     if mix is not None:
-        each = jax.vmap(lambda ids: read(model, table, ids, dense), 1, 1)(ids)
+        each = jax.vmap(lambda rows, ids: read(model, rows, ids, dense), 1, 1)(rows, ids)
         emb, history = (jnp.einsum("bm...,bm->b...", a, mix) for a in (each.emb, each.history))
         return Inputs(emb, dense, history, each.seen.any(1), each.task[:, 0])
-    past, tasks = (
-        ids[:, list(columns)] if columns else ids[:, :0] for columns in (model.history, model.tasks)
-    )
-    seen = past >= 0
-    history = jnp.where(seen[..., None], table[jnp.maximum(past, 0)], 0)
-    return Inputs(look_up(model, table, ids), dense, history, seen, tasks >= 0)
+
+    def of(columns, a):
+        return a[:, list(columns)] if columns else a[:, :0]
+
+    seen = of(model.history, ids) >= 0
+    history = jnp.where(seen[..., None], of(model.history, rows), 0)
+    return Inputs(pooled(model, rows, ids), dense, history, seen, of(model.tasks, ids) >= 0)
 
 
 def exact_products():
@@ -134,15 +143,26 @@ def exact_products():
     )
 
 
-def penalty(model: Model, params: Params, ids: Array, mix: Array | None = None) -> Array:
-    """L2 on touched rows: the mean over ids [B, K] of the squared length of a row's embeddings: [].
+def penalty(model: Model, rows: Array, ids: Array, mix: Array | None = None) -> Array:
+    """L2 on touched rows: the mean over a batch of the squared length of its embeddings: [].
 
     First-order weights are left out. Rows outside the batch have no gradient, so that training on a
-    compact table stays exact. mix: as in `read`; a mixed row counts by its weight.
+    compact table stays exact. rows, ids, mix: as in `read`; a mixed row counts by its weight.
     """
-    v = params["table"][jnp.maximum(ids, 0)][..., int(model.linear) :]
+    v = rows[..., int(model.linear) :]
     by_row = jnp.where(ids >= 0, jnp.square(v).sum(-1), 0).sum(-1)
     return by_row.mean() if mix is None else (by_row * mix).sum(-1).mean()
+
+
+def answer(
+    model: Model, net: Params, rows: Array, ids: Array, dense: Array, mix: Array | None = None
+) -> Array:
+    """Logits [B] of looked-up rows; rows, ids, dense, mix: as in `read`."""
+    with exact_products():
+        given = net, read(model, rows, ids, dense, mix)
+        if model.compute:
+            given = jax.tree.map(lambda a: a if a.dtype == bool else a.astype(model.compute), given)
+        return model.apply(*given).astype(rows.dtype)
 
 
 def logits(
@@ -152,8 +172,4 @@ def logits(
 
     mix: as in `read`.
     """
-    with exact_products():
-        given = params["net"], read(model, params["table"], ids, dense, mix)
-        if model.compute:
-            given = jax.tree.map(lambda a: a if a.dtype == bool else a.astype(model.compute), given)
-        return model.apply(*given).astype(params["table"].dtype)
+    return answer(model, params["net"], look_up(params, ids), ids, dense, mix)

@@ -78,7 +78,7 @@ def headline(boards: dict[str, Board], records: list[dict], names: list[str]) ->
         f"{len(names)} variants, {memories}; training seeds of each: {shown}.",
         "AUC on the rows that judge the last stage. Written by `python -m diet_jax.evaluate`.",
         "",
-        "| | mean AUC | distance from full data | R | R_soft | training, s | cheaper | compiling, s |",
+        "| | mean AUC | distance | R | R_soft | training, s | cheaper | compiling, s |",
         "|---|---|---|---|---|---|---|---|",
     ]
     spent = {m: cost(records, m, seeds[m], "seconds") for m in boards}
@@ -102,10 +102,10 @@ def headline(boards: dict[str, Board], records: list[dict], names: list[str]) ->
     return [
         *text,
         "",
-        "Distance: mean over variants of the difference of AUC, without its sign. R, R_soft: share of",
-        "the gap between mean AUCs, from random rows, or from those with the teacher's labels, to",
-        "full data. Seconds: of the whole grid, for one seed and one subset. What is compiled for one",
-        "subset serves all others, so that the first of them has it all.",
+        "Distance from full data: mean over variants of the difference of AUC, without its sign.",
+        "R, R_soft: share of the gap between mean AUCs, from random rows, or from those with the",
+        "teacher's labels, to full data. Seconds: of the whole grid, for one seed and one subset.",
+        "What is compiled for one subset serves all others, so that the first of them has it all.",
     ]
 
 
