@@ -172,9 +172,9 @@ def test_where_the_compact_table_is_shared_the_memory_is_the_same(one, eight):
 
 
 def test_an_outer_step_sends_looked_up_rows_of_a_shared_table_and_no_more(eight):
-    """For a batch and its penalty, forward and again to differentiate, and for the outer rows."""
+    """For a batch, forward and again to differentiate, and for the outer rows."""
     runs, row = 8 // SHARED[0], len(toy.FIELDS) * MODEL.width * 4
-    batch, outer = 2 * runs * 8 * row, runs * (16 + 8) * row
+    batch, outer = runs * 8 * row, runs * (16 + 8) * row
     loss, gradient = 4, sum(eight[f"gradient {name}"].nbytes for name in toy.LEARNED)
     once = [outer] + [gradient + loss]
     sizes = [batch] * 4 + once
@@ -202,10 +202,10 @@ def test_full_data_training_is_the_same_on_every_mesh(plain, eight, mesh):
 
 
 def test_a_sharded_table_stays_where_it_is(eight):
-    """The devices send one another the embeddings of a batch, for look-ups and the penalty."""
+    """The devices send one another the embeddings of a batch, once."""
     seeds, batch, fields = 3, 8, 3
     looked_up = seeds * batch * fields * MODEL.width * 4
-    assert eight["(1, 1, 8) sent"].tolist() == [["all-reduce", str(2 * looked_up)]]
+    assert eight["(1, 1, 8) sent"].tolist() == [["all-reduce", str(looked_up)]]
 
 
 def test_what_the_devices_cannot_do_is_said():
