@@ -64,8 +64,8 @@ BACKWARD = 4  # a differentiated step: forward, again, and its derivative, twice
 # and for the derivative of the outer loss. As many other rows are looked up as are touched.
 ONCE_ROWS = 12 * 2
 # Of the dry run: rows of an inner batch and of the outer loss, their fields, and how often a step
-# looks up its batch: for the loss and the penalty, three times if it is differentiated.
-INNER, OUTER, FIELDS, ONCE, DIFFERENTIATED = 8192, 65536, 26, 2, 6
+# looks up its batch if it is differentiated.
+INNER, OUTER, FIELDS, DIFFERENTIATED = 8192, 65536, 26, 3
 
 
 def outer_step(log: Log, machine: Machine) -> tuple[float, float, float]:
@@ -79,7 +79,7 @@ def outer_step(log: Log, machine: Machine) -> tuple[float, float, float]:
     moved = rows * log.moved * (before + BACKWARD * log.window) + ONCE_ROWS * log.compact
     moved *= WIDTH * FLOAT
     gradient = 2 * FLOAT * log.slots  # a label and a weight for each slot
-    looked_up = INNER * (before * ONCE + log.window * DIFFERENTIATED) + OUTER
+    looked_up = INNER * (before + log.window * DIFFERENTIATED) + OUTER
     looked_up *= FIELDS * WIDTH * FLOAT
     n = machine.devices // log.shared
     return (
