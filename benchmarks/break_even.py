@@ -4,7 +4,8 @@
         --workdir=runs/break_even --out=benchmarks/results/break_even.json -- ARGUMENTS
 
 For each size one run of the main job on a simulated log of so many rows, of which the first nine
-tenths are the stage and the last the test; finished runs are not run again, and what follows `--`
+tenths are the stage and the last the test; without sizes (`--sizes=`) one run of the config as it
+is, whose stream has one stage and its test. Finished runs are not run again, and what follows `--`
 goes to every run. A trial is one architecture trained from scratch: on all rows, or on the memory.
 The memory is paid for once n architectures have been tried:
 
@@ -27,28 +28,32 @@ from benchmarks.savings import line, markdown
 from diet_jax.files import replace_text
 from diet_jax.record import read_records
 
-CONFIG = flags.DEFINE_string("config", "configs/simulator.py", "A config of the simulator.")
-SIZES = flags.DEFINE_list("sizes", "100000,1000000,10000000", "Rows of the logs.")
+CONFIG = flags.DEFINE_string("config", "configs/simulator.py", "The config.")
+SIZES = flags.DEFINE_list("sizes", "100000,1000000,10000000", "Rows of simulated logs; or none.")
 WORKDIR = flags.DEFINE_string("workdir", "runs/break_even", "Folder of the runs.")
 OUT = flags.DEFINE_string("out", "benchmarks/results/break_even.json", "Result file.")
 
 
 def main(argv: list[str]) -> None:
     lines, records, env = [], [], {}
-    for size in SIZES.value:
-        run = Path(WORKDIR.value) / f"rows_{size}"
+    for size in map(int, SIZES.value or [0]):
+        run = Path(WORKDIR.value) / (f"rows_{size}" if size else "log")
         command = [sys.executable, "-m", "diet_jax.main", f"--config={CONFIG.value}"]
-        command += [f"--workdir={run}", f"--config.data.options.n_rows={size}"]
-        command += ["--config.data.options.n_stages=10", "--config.stages.fractions=(0.9,0.1)"]
+        command += [f"--workdir={run}"]
+        if size:
+            command += [f"--config.data.options.n_rows={size}", "--config.data.options.n_stages=10"]
+            command += ["--config.stages.fractions=(0.9,0.1)"]
         subprocess.run([*command, *argv[1:]], check=True, stdout=subprocess.DEVNULL)
         found = read_records(run / "metrics.jsonl")
         env = json.loads((run / "env.json").read_text())
-        lines.append({"rows": int(size), **line(found)})
-        records += [{"size": int(size), **r} for r in found if r["kind"] in ("eval", "stage")]
+        rows = size or next(r["rows_so_far"] for r in found if r["kind"] == "stage")
+        lines.append({"rows": rows, **line(found)})
+        records += [{"size": rows, **r} for r in found if r["kind"] in ("eval", "stage")]
         print(markdown(lines), flush=True)
+    told = [arg for arg in argv[1:] if not arg.startswith("--config.data.path")]  # this machine's
     result = {
         "command": f"python -m benchmarks.break_even --config={CONFIG.value}"
-        f" --sizes={','.join(SIZES.value)} -- {' '.join(argv[1:])}".removesuffix(" -- "),
+        f" --sizes={','.join(SIZES.value)} -- {' '.join(told)}".removesuffix(" -- "),
         "env": env,
         "machine": machine(),
         "table": lines,
