@@ -108,14 +108,15 @@ def test_published_logs_have_a_config(name, tmp_path):
         load_stream(config)
 
 
-def test_a_published_log_runs_as_downloaded(tmp_path):
+@pytest.mark.parametrize("config", ["published:sessions", "yoochoose"])
+def test_a_published_log_runs_as_downloaded(tmp_path, config):
     rng, rows = np.random.default_rng(0), []
     for k in range(1200):
         moment = f"2014-04-{1 + k // 400:02d}T{k % 400 // 20:02d}:{k % 20:02d}:00.000Z"
         rows.append(f"{k // 3},{moment},{214_500_000 + rng.integers(30)},0\n")
     (tmp_path / "yoochoose-clicks.dat").write_text("".join(rows))
     changes = {"data__path": tmp_path}
-    status, _, err = cli.run(*small("published:sessions", tmp_path / "run", **changes))
+    status, _, err = cli.run(*small(config, tmp_path / "run", **changes))
     assert status == 0, err
 
 
