@@ -42,7 +42,7 @@ class TrainState(NamedTuple):
 
 
 def loss(model: Model, params: Params, batch: Batch) -> Array:
-    """Weighted cross-entropy in nats, the mean over the batch of weight times entropy: []."""
+    """`entropy` of what the model answers; of several parts of a batch, by their sizes: []."""
     if not isinstance(batch, Examples):
         sizes = [len(part.weight) for part in batch]
         sums = [loss(model, params, part) * n for part, n in zip(batch, sizes, strict=True)]
@@ -51,6 +51,7 @@ def loss(model: Model, params: Params, batch: Batch) -> Array:
 
 
 def entropy(logit: Array, batch: Examples) -> Array:
+    """Weighted cross-entropy in nats, the mean over the batch of weight times entropy: []."""
     return jnp.mean(batch.weight * optax.sigmoid_binary_cross_entropy(logit, batch.target))
 
 
