@@ -41,7 +41,12 @@ MATCHING = {
 }
 PROXIES = ("LR", "FM", "MLP", "DeepFM", "DCNv2")
 # What all variants share but where they say otherwise, whatever the config has: a slot is one row.
-BASE = {"memory.mix": 1, "inner.archs": ("LR", "DeepFM"), "outer.schedule": "constant"}
+BASE = {
+    "memory.mix": 1,
+    "memory.mix_by": "label",
+    "inner.archs": ("LR", "DeepFM"),
+    "outer.schedule": "constant",
+}
 # What a config had when its board was begun: all methods on it learn from one teacher.
 BEGUN = {
     name: {"teacher.arch": "MLP", "teacher.lr": 1e-3, "teacher.first_epochs": 2.0}
@@ -90,6 +95,7 @@ SINCE = {
     "data.more_labels": ([], None),
     "memory.mix": (1, None),
     "memory.own": (0, None),
+    "memory.mix_by": ("label", None),
     "addressing.threshold": (0.0, None),
     "inner.unroll": (1, None),
     "inner.rotate": (False, None),

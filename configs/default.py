@@ -62,6 +62,8 @@ def get_config() -> Config:
     # weighted means. A trial takes as many steps as with 1; the memory's bytes grow as much.
     # On MovieLens 4 was much better, on the simulator not; see docs/research.md.
     c.memory.mix = 1
+    # Which rows share a slot: those that the teacher sees alike, by their embeddings and labels; or
+    c.memory.mix_by = "teacher"  # label: those of like labels alone
     # Of them, those that a slot brings along; 0: all. The others come from slots of much the same
     # label, so that the memory names fewer rows: no gain where it was tried, see docs/research.md.
     c.memory.own = 0

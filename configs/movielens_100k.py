@@ -15,7 +15,7 @@ def get_config() -> Config:
     c.data.name = "100k"
     c.stages.fractions = (0.9, 0.1)
     c.memory.rate = 0.01
-    c.memory.mix = 4
+    c.memory.mix, c.memory.mix_by = 4, "label"
     c.inner.l2.default = 0.1
     c.outer.steps = 500
     # Chosen on validation slices: python -m benchmarks.teachers

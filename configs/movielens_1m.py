@@ -14,5 +14,5 @@ def get_config() -> Config:
     c = default.get_config()
     c.data.name = "1m"
     c.memory.rate = 0.01
-    c.memory.mix = 4
+    c.memory.mix, c.memory.mix_by = 4, "label"
     return c

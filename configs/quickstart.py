@@ -10,7 +10,7 @@ from diet_jax.types import Config
 def get_config() -> Config:
     c = default.get_config()
     c.teacher.first_epochs = 4.0
-    c.memory.mix = 4
+    c.memory.mix, c.memory.mix_by = 4, "label"
     c.outer.steps = 300
     # Chosen on validation slices: python -m benchmarks.recipes --config=configs/quickstart.py
     # (those of the memory with --seeds=0,1)

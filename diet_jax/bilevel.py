@@ -45,6 +45,7 @@ class Plan(NamedTuple):
     start: str = "fresh"  # where trajectories start: fresh, teacher, or mixed, half of each
     threshold: float = 0.0  # least influence of an old slot to rewrite, in times the mean one
     own: int = 0  # rows of its mixture that a slot brings along; 0: all
+    mix_by: str = "label"  # what the rows of a slot have in common, see alike.MIX_BY
     rotate: bool = False  # an outer step trains one proxy, each in its turn, instead of all
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from scipy.special import expit
 
 from diet_jax import memory as mem
+from diet_jax.alike import MIX_BY, alike
 from diet_jax.bilevel import OuterState, Plan, start_outer
 from diet_jax.scene import DIVERGES, Engine, Scene, influences, lay_out, set_scene, to_slots
 from diet_jax.swaps import swap
@@ -63,13 +64,13 @@ def choose_rows(
 
 
 def grow(
-    memory: Memory, fresh: Taught, scene: Scene, chosen: np.ndarray, number: int, own: int
+    plan: Plan, memory: Memory, fresh: Taught, scene: Scene, chosen: np.ndarray, number: int
 ) -> Memory:
     """Append rows of the stage at the labels of the scene and the memory's mean weight.
 
     A row of the log that weighs more starts with that much more. Where slots mix M rows, as many
-    make one slot: those whose labels are closest, so that their mean is true of each; they start
-    at equal shares. Where a slot brings fewer along, `own`, the slots next to it lend it theirs.
+    make one slot: those that are alike, so that their mean is true of each (`plan.mix_by`); they
+    start at equal shares. Where a slot brings fewer along, `own`, slots next to it lend it theirs.
     """
     in_use = memory.log_weight[memory.valid]
     log_weight = np.log(np.exp(in_use).mean()) if len(in_use) else 0.0
@@ -82,10 +83,11 @@ def grow(
     )
     if memory.mix is not None:
         n, m = len(chosen), memory.mix.shape[1]
+        own = plan.own or m
         first = np.minimum(np.arange(0, n, own), max(n - m, 0))
         at = np.minimum(first[:, None] + np.arange(m), n - 1)
-        alike = np.argsort(new[2], kind="stable")[at]
-        ids, dense, logit, log_weight, source = (a[alike] for a in new)
+        order = alike(MIX_BY[plan.mix_by](new[2], partial(fresh.embed, chosen)), own)[at]
+        ids, dense, logit, log_weight, source = (a[order] for a in new)
         new = ids, dense.mean(1), logit.mean(1), log_weight.mean(1), source
     return mem.append(memory, *new[:4], number, new[4])
 
@@ -144,7 +146,7 @@ def widen(
     plan: Plan, at: Halfway, fresh: Taught, scene: Scene, chosen: np.ndarray, number: int
 ) -> Halfway:
     """With slots of the chosen rows, which may be written."""
-    grown = grow(at.memory, fresh, scene, chosen, number, plan.own or mem.mixed(at.memory))
+    grown = grow(plan, at.memory, fresh, scene, chosen, number)
     writable = at.writable | (grown.valid & ~at.memory.valid)
     learned = {name: getattr(grown, name) for name in plan.learn}
     return Halfway(grown, writable, at.outer._replace(learned=learned))

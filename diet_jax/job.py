@@ -9,6 +9,7 @@ import numpy as np
 
 from diet_jax import baselines, fed, trials
 from diet_jax import memory as mem
+from diet_jax.alike import MIX_BY
 from diet_jax.bilevel import SCHEDULES, Plan
 from diet_jax.compact import capacity
 from diet_jax.data import load_stream
@@ -135,6 +136,7 @@ def requirements(config: Config) -> list[tuple[str, bool, str]]:
         ("memory.budget", c.memory.budget >= 0, "0 or more"),
         ("memory.mix", c.memory.mix >= 1, "1 or more"),
         ("memory.own", 0 <= c.memory.own <= c.memory.mix, "0 to memory.mix"),
+        ("memory.mix_by", c.memory.mix_by in MIX_BY, f"one of {', '.join(MIX_BY)}"),
         ("memory.mix", c.memory.mix == 1 or o.objective == "loss", "1 here: loss only"),
         ("inner.window", 1 <= i.window <= i.steps, "1 to inner.steps"),
         ("inner.batch", i.batch >= 1, "1 or more"),
@@ -221,6 +223,7 @@ def make_plan(config: Config, stream: Stream) -> Plan:
         address_by=config.addressing.by,
         objective=o.objective,
         own=config.memory.own,
+        mix_by=config.memory.mix_by,
         threshold=config.addressing.threshold,
     )
 

@@ -60,7 +60,11 @@ def view(job: Job, teacher: Params, stages: list[Stage], hidden: np.ndarray) -> 
     ahead = outlook.hide(rows.ids, hidden, job.stream.schema.pool, job.stream.schema.vocab)
     logit = job.teacher.predict(teacher, rows.ids, rows.dense)
     ahead_logit = job.teacher.predict(teacher, ahead, rows.dense) if hidden.any() else logit
-    return Taught(rows, source, logit, ahead, ahead_logit)
+
+    def embed(at):
+        return job.teacher.embed(teacher, rows.ids[at], rows.dense[at])
+
+    return Taught(rows, source, logit, ahead, ahead_logit, embed)
 
 
 def so_far(job: Job, stages: list[Stage]) -> fed.Log:

@@ -16,7 +16,7 @@ from scipy.special import expit
 
 from diet_jax.compact import pad_to
 from diet_jax.models import Model, logits
-from diet_jax.models.base import exact_products, look_up, pooled, read
+from diet_jax.models.base import exact_products, look_up, read
 from diet_jax.teacher import Teacher
 from diet_jax.types import Array, Params, Taught
 
@@ -35,10 +35,8 @@ class Look(NamedTuple):
 
 def embeddings(look: Look) -> np.ndarray:
     """float32 [n, X]: what the teacher's tower is given for each row, every column standardised."""
-    rows, model = look.stage.rows, look.teacher.model
-    emb = jax.jit(lambda params, ids: pooled(model, look_up(params, ids), ids))
-    emb = np.asarray(emb(look.params, rows.ids))
-    x = np.concatenate([emb.reshape(len(emb), -1), rows.dense], axis=1)
+    rows = look.stage.rows
+    x = look.teacher.embed(look.params, rows.ids, rows.dense)
     sd = x.std(0)
     return (x - x.mean(0)) / np.where(sd > 0, sd, 1)
 

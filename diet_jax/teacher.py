@@ -11,6 +11,7 @@ import numpy as np
 from diet_jax import fed, train
 from diet_jax.compact import pad_to
 from diet_jax.models import Model, init_params, logits
+from diet_jax.models.base import pooled
 from diet_jax.optim import Optimizer, make
 from diet_jax.sharding import ONE_DEVICE, Placement
 from diet_jax.train import Examples
@@ -22,12 +23,15 @@ class Teacher(NamedTuple):
     """init(key) -> params of `model`. advance(params, rows, n_epochs, rng) -> params.
 
     predict(params, ids int32 [n, K], dense [n, G]) -> logits float32 [n].
+    embed(params, ids, dense) -> float32 [n, X], what the model's tower is given: the embedding of
+    every field and the dense features, side by side.
     """
 
     model: Model
     init: Callable[[Array], Params]
     advance: Callable[[Params, Rows, float, np.random.Generator], Params]
     predict: Callable[[Params, np.ndarray, np.ndarray], np.ndarray]
+    embed: Callable[[Params, np.ndarray, np.ndarray], np.ndarray]
 
 
 def make_teacher(
@@ -105,7 +109,16 @@ def make_teacher(
             found.append(np.asarray(answer(params, *place.replicate(tuple(blocks)))))
         return np.concatenate(found)[: len(ids)]
 
+    pool = jax.jit(partial(pooled, model))
+
+    def embed(params, ids, dense):
+        blocks = (ids[at : at + PREDICT_BLOCK] for at in range(0, len(ids), PREDICT_BLOCK))
+        padded = (pad_to(block, PREDICT_BLOCK) for block in blocks)
+        found = [np.asarray(pool(params["table"][np.maximum(b, 0)], b)) for b in padded]
+        emb = np.concatenate(found)[: len(ids)]
+        return np.concatenate([emb.reshape(len(emb), -1), dense], axis=1)
+
     def init(key):
         return init_params(model, key, jnp.arange(n_table), n_fields, n_dense)
 
-    return Teacher(model, init, advance, predict)
+    return Teacher(model, init, advance, predict, embed)

@@ -14,7 +14,7 @@ Rows 0 .. F-1 are the out-of-vocabulary rows of the F fields; later rows are app
 in which the stream shows them and are never renumbered.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -62,7 +62,8 @@ class Taught(NamedTuple):
 
     rows: n encoded rows. source: int64 [n], their numbers in the log. teacher_logit: float32 [n].
     ahead_ids: int32 [n, K], the rows' ids as the next stage would show them (`outlook`), and
-    ahead_logit: float32 [n], the teacher's answer to those.
+    ahead_logit: float32 [n], the teacher's answer to those. embed(at int [k]) -> float32 [k, X], what
+    the teacher's tower is given for rows `at`; of no columns for a teacher who says nothing.
     """
 
     rows: Rows
@@ -70,6 +71,7 @@ class Taught(NamedTuple):
     teacher_logit: np.ndarray
     ahead_ids: np.ndarray
     ahead_logit: np.ndarray
+    embed: Callable[[np.ndarray], np.ndarray] = lambda at: np.zeros((len(at), 0), np.float32)
 
 
 class Schema(NamedTuple):

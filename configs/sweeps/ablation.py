@@ -24,6 +24,7 @@ def get_config() -> ConfigDict:
         ("inner.archs", (("LR",), ("LR", "DeepFM"), ("DeepFM", "DCNv2"))),
         ("memory.mix", (1, 2, 8)),
         ("memory.own", (1,)),
+        ("memory.mix_by", ("teacher",)),
         ("memory.scratch", ("stage", "stream")),
     )
     c.seeds = (0, 1, 2)
