@@ -62,8 +62,8 @@ class Taught(NamedTuple):
 
     rows: n encoded rows. source: int64 [n], their numbers in the log. teacher_logit: float32 [n].
     ahead_ids: int32 [n, K], the rows' ids as the next stage would show them (`outlook`), and
-    ahead_logit: float32 [n], the teacher's answer to those. embed(at int [k]) -> float32 [k, X], what
-    the teacher's tower is given for rows `at`; of no columns for a teacher who says nothing.
+    ahead_logit: float32 [n], the teacher's answer to those. embed(at int [k]) -> float32 [k, X],
+    what the teacher's tower is given for rows `at`; of no columns for a teacher who has none.
     """
 
     rows: Rows
