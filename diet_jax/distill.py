@@ -17,6 +17,7 @@ from diet_jax import memory as mem
 from diet_jax.alike import MIX_BY, alike
 from diet_jax.bilevel import OuterState, Plan, start_outer
 from diet_jax.scene import DIVERGES, Engine, Scene, influences, lay_out, set_scene, to_slots
+from diet_jax.sharding import of_first
 from diet_jax.swaps import swap
 from diet_jax.train import Examples
 from diet_jax.types import Array, InputError, Memory, Params, Taught
@@ -86,7 +87,9 @@ def grow(
         own = plan.own or m
         first = np.minimum(np.arange(0, n, own), max(n - m, 0))
         at = np.minimum(first[:, None] + np.arange(m), n - 1)
-        order = alike(MIX_BY[plan.mix_by](new[2], partial(fresh.embed, chosen)), own)[at]
+        order = alike(MIX_BY[plan.mix_by](new[2], partial(fresh.embed, chosen)), own)
+        # What lies nearly in the middle may fall on another side on another host.
+        order = of_first(order)[at]
         ids, dense, logit, log_weight, source = (a[order] for a in new)
         new = ids, dense.mean(1), logit.mean(1), log_weight.mean(1), source
     return mem.append(memory, *new[:4], number, new[4])

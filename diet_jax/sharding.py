@@ -299,6 +299,11 @@ def told_by_first(make: Callable[[], Any]) -> Any:
     return said["value"]
 
 
+def of_first(array: np.ndarray) -> np.ndarray:
+    """The first process's array in all of them, which have one of its shape and dtype."""
+    return np.asarray(multihost_utils.broadcast_one_to_all(array)) if several() else array
+
+
 def same_everywhere(what: str, digest: int, cure: str) -> None:
     """Raises InputError in every process unless all hold the same `digest` (32 bits) of `what`."""
     if several():

@@ -35,6 +35,7 @@ def member(path: str, coordinator: str, n: int, number: int) -> None:
     assert sharding.several() and jax.device_count() == 8
     assert sharding.told_by_first(lambda: {"from": number}) == {"from": 0}
     assert [sharding.any_process(number == k) for k in (3, 4)] == [True, False]
+    assert sharding.of_first(np.arange(3) + number).tolist() == [0, 1, 2]
     with pytest.raises(InputError, match="not hold the same log; see to it"):
         sharding.same_everywhere("log", number // 3, "see to it")
 

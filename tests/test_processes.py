@@ -30,6 +30,7 @@ CHANGE = {
     "stages.count": 2,
     "teacher.arch": "LR",
     "eval.seeds": (0,),
+    "memory.mix": 2,
     "growth.rounds": 1,
     "inner.steps": 3,
     "inner.window": 2,
@@ -121,7 +122,7 @@ def test_if_one_process_dies_all_stop_and_one_alone_goes_on(job, tmp_path):
     assert not (one / "paused").exists()
     got, want = (pq.read_table(w / "export" / "memory.parquet") for w in (two, one))
     for name in want.column_names:
-        if name in ("label", "weight"):
+        if name in ("label", "weight", "share"):
             np.testing.assert_allclose(got[name].to_numpy(), want[name].to_numpy(), atol=1e-5)
         else:
             assert got[name].equals(want[name]), name
