@@ -60,7 +60,7 @@ def get_config() -> Config:
     c.memory.budget = 0
     # Real rows that a slot mixes, each with a weight of its own: the slot's embeddings are their
     # weighted means. A trial takes as many steps as with 1; the memory's bytes grow as much.
-    # On MovieLens 4 was much better, on the simulator not; see docs/research.md.
+    # On MovieLens 4 was much better, on logs of products of fields little; see docs/research.md.
     c.memory.mix = 1
     # Which rows share a slot: those that the teacher sees alike, by their embeddings and labels; or
     c.memory.mix_by = "teacher"  # label: those of like labels alone
