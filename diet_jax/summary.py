@@ -49,6 +49,7 @@ def summarize(records: list[Record]) -> dict[str, Any]:
             "rows", "seconds", and of a log with several labels "auc:LABEL": {method: mean over
             stages and architectures}, "R", "R_soft": see `aggregate`};
         cost: see `cost`;
+        dead: see `dead`;
         stage_records: the records of kind "stage", by stage.
     """
     done = evaluated_stages(records)
@@ -70,6 +71,7 @@ def summarize(records: list[Record]) -> dict[str, Any]:
         "by_arch": {arch: _over_stages(table, arch, methods) for arch in archs},
         "overall": _overall(table, order, methods),
         "cost": cost(records, table),
+        "dead": dead(evals),
         "stage_records": [stage_records[stage] for stage in done],
     }
 
@@ -97,6 +99,30 @@ def cells(evals: list[Record]) -> list[dict[str, Any]]:
             cell[name] = gap_recovery(*(_auc(cell, m) for m in ("full", "memory", baseline)))
         table.append(cell)
     return table
+
+
+def dead(evals: list[Record]) -> list[str]:
+    """Names of the trainings whose model answers all rows alike: AUC and GAUC of exactly one half.
+
+    They count in every mean, so who reads one should know.
+    """
+    return [
+        f"{r['arch']} on {METHODS.get(r['method'], r['method'])}, stage {r['stage']},"
+        f" seed {r['seed']}" + (f" of {r['run']}" if "run" in r else "")
+        for r in evals
+        if r["auc"] == 0.5 and r["gauc"] in (0.5, None)
+    ]
+
+
+def about_dead(names: list[str]) -> list[str]:
+    """What to say of them: one line or none."""
+    if not names:
+        return []
+    shown = "; ".join(names[:5]) + ("; .." if len(names) > 5 else "")
+    return [
+        f"Trainings that died, their model answering all rows alike: {len(names)}. They count as"
+        f" they are; lower the learning rate (eval.lr) of {shown}."
+    ]
 
 
 def gap_recovery(full: float, memory: float, baseline: float) -> float:

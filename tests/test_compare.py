@@ -103,12 +103,9 @@ def synthetic(order, noise):
                         auc = base + 0.01 * at - loss + noise * rng.normal()
                         record = {"auc": auc, "gauc": auc, "logloss": 0.5, "ece": 0.1}
                         record |= {"seconds": 9.0 if method == "full" else 1.0, "lr": lr, "l2": 0.0}
-                        record |= {
-                            "seconds_compile": float(run_name == "a"),
-                            "ctr_ratio": 1.0,
-                            "seed": seed,
-                        }
+                        record |= {"seconds_compile": float(run_name == "a"), "ctr_ratio": 1.0}
                         about = {"seed": seed, "run": run_name, "method": method, "variant": name}
+                        about |= {"arch": name, "stage": 1}
                         records.append(record | about)
     return records
 
@@ -131,3 +128,9 @@ def test_the_page_says_how_the_ranks_agree_and_what_it_cost(tmp_path, order, tau
     assert "| memory | 100 % | 0.0000 |" in text  # the best rate carries over
     assert rows["| x"].startswith("| x | 0.7000 ± 0.0000 |")
     assert (tmp_path / "zoo.svg").stat().st_size > 1000
+    assert "died" not in text
+    one = next(i for i, r in enumerate(records) if (r["method"], r["lr"]) == ("memory", 0.1))
+    records[one] |= {"auc": 0.5, "gauc": 0.5}
+    text = page.write(tmp_path, records, variants, rates, ENV).read_text()
+    assert "died, their model answering all rows alike: 1." in text
+    assert "x on memory, stage 1, seed 0 of a." in text

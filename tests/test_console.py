@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from diet_jax import console
-from diet_jax.summary import summarize
+from diet_jax.summary import METHODS, summarize
 
 
 def screen(width=80, terminal=False):
@@ -73,6 +73,24 @@ def test_unfinished_and_empty_runs():
     assert printed(console.print_stage, fakes.run_records(stages=8, done=2), 5) == ""
     one_seed = printed(console.print_summary, fakes.run_records(stages=2, seeds=(0,)))
     assert "Mean over 1 stage:" in one_seed
+
+
+def test_trainings_that_died_are_named_and_no_more_than_five_of_them():
+    records = fakes.stage_records(1, stages=2)
+    evals = [r for r in records if r["kind"] == "eval"]
+    assert "died" not in printed(console.print_summary, records)
+    evals[0] |= {"auc": 0.5}  # by chance: users are told apart
+    evals[1] |= {"auc": 0.5, "gauc": 0.5}
+    evals[2] |= {"auc": 0.5, "gauc": None}
+    text = " ".join(printed(console.print_summary, records).split())
+    first, second = (
+        f"{r['arch']} on {METHODS[r['method']]}, stage 1, seed {r['seed']}" for r in evals[1:3]
+    )
+    assert "all rows alike: 2. They count" in text and f"(eval.lr) of {first}; {second}." in text
+    for record in evals:
+        record |= {"auc": 0.5, "gauc": 0.5}
+    text = " ".join(printed(console.print_summary, records).split())
+    assert f"all rows alike: {len(evals)}." in text and text.count(", stage 1, seed") == 5
 
 
 def test_what_is_not_defined_is_a_dash():

@@ -109,6 +109,14 @@ def test_names_from_outside_cannot_become_markup():
     assert "Distilled memory of <script>alert(1)</script>" in page.text
 
 
+def test_trainings_that_died_are_named(html):
+    assert "died" not in Page(html).text
+    records = fakes.run_records()
+    next(r for r in records if r["kind"] == "eval").update(auc=0.5, gauc=0.5)
+    text = Page(render(fakes.CONFIG, records)).text
+    assert "Trainings that died, their model answering all rows alike: 1." in text
+
+
 def test_an_unfinished_run_is_reported_as_such(tmp_path):
     page = Page(build_report(workdir(tmp_path, fakes.run_records(done=3))).read_text())
     assert "The run is not finished. 3 of 8 stages are done" in page.text

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from diet_jax.files import replace_file, replace_text
 from diet_jax.ranking import agreement, rate_transfer
 from diet_jax.report.figures import RC, STYLE
-from diet_jax.summary import METHODS
+from diet_jax.summary import METHODS, about_dead, dead
 
 Rates = dict[tuple[str, str], tuple[float, float]]  # (method, variant) -> learning rate, L2
 Board = dict[str, np.ndarray]  # run -> AUC [variants, seeds]
@@ -37,6 +37,7 @@ def write(
     tried = [r for r in records if r["variant"] in variants]
     text += ["", "## Does the best learning rate carry over?", "", *transfer(tried, names)]
     text += ["", "## Every variant", "", *table(boards, names)]
+    text += [line for said in about_dead(dead(mine)) for line in ("", said)]
     text += ["", "## Other figures, mean over variants", "", *others(mine, boards)]
     text += ["", f"JAX {env['jax']} on {env['device']}.", ""]
     if {"full", "memory"} <= set(boards):
