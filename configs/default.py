@@ -64,8 +64,8 @@ def get_config() -> Config:
     c.memory.mix = 1
     # Which rows share a slot: those that the teacher sees alike, by their embeddings and labels; or
     c.memory.mix_by = "teacher"  # label: those of like labels alone
-    # Of them, those that a slot brings along; 0: all. The others come from slots of much the same
-    # label, so that the memory names fewer rows: no gain where it was tried, see docs/research.md.
+    # Of them, those that a slot brings along; 0: all. The others come from slots that are alike, so
+    # that the memory names fewer rows: no gain where it was tried, see docs/research.md.
     c.memory.own = 0
     # Distil anew at every stage, from the rows of that stage or of the stream so far: stage |
     c.memory.scratch = ""  # stream. Empty: the memory goes on, which is cheaper.

@@ -83,10 +83,18 @@ class Turn(NamedTuple):
 
 
 def begin(job: Job, state: State, number: int) -> Turn:
-    """Train the teacher through stage `number` and look at the stage with its eyes."""
+    """Train the teacher through stage `number` and look at the stage with its eyes.
+
+    Raises InputError where its training diverges.
+    """
     train = [step.train for step in job.steps[:number]]
     teacher, hidden = teach(job, state.teacher, number)
     look = Look(view(job, teacher, train[-1:], hidden), job.teacher, teacher)
+    if not np.isfinite(look.stage.teacher_logit).all():
+        raise InputError(
+            f"the teacher's answers to stage {number} are not finite: its training diverges;"
+            f" set --config.teacher.lr lower than {job.config.teacher.lr:g}"
+        )
     rows_so_far = sum(len(stage.user) for stage in train)
     n_slots, before = slots_after(job.config, rows_so_far), rows_so_far - len(train[-1].user)
     share = slots_by_rate(job.config, rows_so_far)

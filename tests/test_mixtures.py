@@ -17,6 +17,7 @@ from diet_jax.distill import distill_stage
 from diet_jax.metagrad import Slots, outer_loss
 from diet_jax.models import init_params, logits, look_up, make_model, penalty
 from diet_jax.optim import Optimizer, make
+from diet_jax.types import InputError
 
 M = 3
 STAGES, NEW = 2, 5
@@ -139,6 +140,15 @@ def test_a_run_with_mixtures_is_judged_and_exported(tmp_path, select, own):
     assert np.any(share != 0.5)
     rates = json.loads((tmp_path / "run" / "export" / "recipe.json").read_text())["rates"]
     assert rates["LR"]["table"] > 0 and rates["LR"]["table"] != 1
+
+
+@pytest.mark.parametrize("mix", [1, 2])
+def test_a_teacher_whose_training_diverges_is_named(tmp_path, mix):
+    pl.DataFrame(toy.log()).write_parquet(tmp_path / "log.parquet")
+    change = {"memory.mix": mix, "teacher.lr": 1e30}
+    config = toy.config(str(tmp_path / "log.parquet"), **change)
+    with pytest.raises(InputError, match="stage 1 are not finite.*set --config.teacher.lr lower"):
+        run.run(config, str(tmp_path / "run"), {})
 
 
 def test_a_memory_of_mixtures_trains_like_its_plain_twin():
