@@ -9,7 +9,7 @@ from typing import IO, TypeVar, cast
 import numpy as np
 
 T = TypeVar("T")
-CHUNK = 1 << 17  # rows handled at once
+CHUNK = 1 << 14  # rows handled at once
 IN_MEMORY = 1 << 22  # rows sorted at once
 MOST_CUTS = 200  # by which a file is dealt at once: twice as many files are open
 
@@ -56,9 +56,11 @@ def sort_into(out: IO[bytes], path: Path, dtype: np.dtype, n: int) -> None:
         for rows in read_chunks(path, dtype, 0, n):
             # Odd pieces hold one time only, so that they need no sorting however long they are.
             sides = (np.searchsorted(borders, rows["time"], side) for side in ("left", "right"))
-            piece = sum(sides)
-            for k in np.unique(piece):
-                append(files[k], rows[piece == k])
+            piece = np.asarray(sum(sides))
+            order = np.argsort(piece, kind="stable")
+            here, first = np.unique(piece[order], return_index=True)
+            for k, some in zip(here, np.split(rows[order], first[1:]), strict=True):
+                append(files[k], some)
     for k, piece in enumerate(pieces):
         size = piece.stat().st_size // dtype.itemsize
         if k % 2:

@@ -139,7 +139,7 @@ def encode(
                 )
                 slots = np.hstack([slots, np.where(seen < 0, words.none, seen)])
             yield {
-                "ids": words.row[slots],
+                "ids": words.row.take(slots),
                 "dense": features.rescale(rows["dense"], scales, roles.dense),
                 "time": rows["time"] // 1_000_000,
                 **{name: rows[name] for name in ("label", "user")},
