@@ -1,7 +1,5 @@
 """From a config and a log to the parts of a run; each is checked against the other here."""
 
-import re
-from operator import attrgetter
 from typing import NamedTuple
 
 import jax
@@ -9,17 +7,15 @@ import numpy as np
 
 from diet_jax import baselines, fed, trials
 from diet_jax import memory as mem
-from diet_jax.alike import MIX_BY
-from diet_jax.bilevel import SCHEDULES, Plan
+from diet_jax.bilevel import Plan
 from diet_jax.compact import capacity
 from diet_jax.data import load_stream
 from diet_jax.data.prepare import Report
-from diet_jax.matching import OBJECTIVES
-from diet_jax.metagrad import MODES, Inner
+from diet_jax.limits import check
+from diet_jax.metagrad import Inner
 from diet_jax.models import Model, make_model
 from diet_jax.optim import Optimizer
 from diet_jax.scene import Engine, make_engine
-from diet_jax.select import SELECTORS
 from diet_jax.sharding import Placement, make_place
 from diet_jax.teacher import Teacher, make_teacher
 from diet_jax.train import key_for
@@ -104,88 +100,6 @@ def optimizer(config: Config) -> Optimizer:
     """The optimizer of everything that trains on a memory."""
     i = config.inner
     return Optimizer(i.optimizer, i.momentum, i.eps_root, i.decay)
-
-
-def check(config: Config) -> None:
-    """Raise InputError for a missing key, or the first value that no run can work with."""
-    try:
-        wanted = requirements(config)
-    except AttributeError as error:  # of ml_collections, whose message is a repr with the key
-        raise InputError(
-            f"the config has no key {re.findall(r'[a-z_0-9]+', str(error))[0]!r}: start it from "
-            "configs/default.py, which has them all; a run of another version of diet_jax keeps "
-            "its config in config.json, where a key can be added"
-        ) from None
-    for name, good, want in wanted:
-        if not good:
-            raise InputError(f"{name} is {attrgetter(name)(config)!r}; set it to {want}")
-
-
-def requirements(config: Config) -> list[tuple[str, bool, str]]:
-    """By key: whether its value is one that a run can work with, and which are."""
-    c, o, g, e = config, config.outer, config.growth, config.eval
-    i, starts = c.inner, ("fresh", "teacher", "mixed")
-    floats, full_by = ("float32", "bfloat16"), ("adam", "lazy_adam")
-    twins = tuple(i.archs) == (c.teacher.arch,) and i.hidden == c.teacher.hidden
-    leaves = ("label_logit", "log_weight", "dense", "mix", "rates")
-    grow_by, ways = ("influence", *SELECTORS), tuple(mem.ADDRESSING)
-    return [
-        ("seed", c.seed >= 0, "0 or more"),
-        ("resident_mebibytes", c.resident_mebibytes >= 0, "0 or more"),
-        ("memory.rate", 0 < c.memory.rate < 1, "between 0 and 1"),
-        ("memory.budget", c.memory.budget >= 0, "0 or more"),
-        ("memory.mix", c.memory.mix >= 1, "1 or more"),
-        ("memory.own", 0 <= c.memory.own <= c.memory.mix, "0 to memory.mix"),
-        ("memory.mix_by", c.memory.mix_by in MIX_BY, f"one of {', '.join(MIX_BY)}"),
-        ("memory.mix", c.memory.mix == 1 or o.objective == "loss", "1 here: loss only"),
-        ("inner.window", 1 <= i.window <= i.steps, "1 to inner.steps"),
-        ("inner.batch", i.batch >= 1, "1 or more"),
-        ("inner.archs", len(set(i.archs)) == len(i.archs) > 0, "distinct names, at least one"),
-        *((f"inner.l2.{name}", l2 >= 0, "0 or more") for name, l2 in i.l2.items()),
-        ("inner.mode", i.mode in MODES, f"one of {', '.join(MODES)}"),
-        ("inner.decay", i.decay >= 0, "0 or more"),
-        ("inner.compute", i.compute in floats, " or ".join(floats)),
-        ("inner.start", i.start in starts, " or ".join(starts)),
-        ("inner.start", i.start == "fresh" or twins, "fresh, or archs and hidden to the teacher's"),
-        ("inner.mebibytes", i.mebibytes >= 1, "1 or more"),
-        ("inner.unroll", i.unroll >= 1, "1 or more"),
-        ("inner.damping", i.damping >= 0, "0 or more"),
-        ("inner.solves", i.solves >= 1, "1 or more"),
-        ("outer.clip", o.clip >= 0, "0 or more"),
-        ("outer.schedule", o.schedule in SCHEDULES, f"one of {', '.join(SCHEDULES)}"),
-        ("outer.objective", o.objective in OBJECTIVES, f"one of {', '.join(OBJECTIVES)}"),
-        ("outer.learn", o.learn and set(o.learn) <= set(leaves), f"of {', '.join(leaves)}"),
-        ("outer.steps", o.steps >= 1, "1 or more"),
-        ("outer.chunk", o.chunk >= 1, "1 or more"),
-        ("outer.trajectories", o.trajectories >= 1, "1 or more"),
-        ("outer.batch", o.batch >= 1, "1 or more"),
-        ("outer.anchor_batch", o.anchor_batch >= 1, "1 or more"),
-        ("outer.anchor", 0 <= o.anchor <= 1, "0 to 1"),
-        ("outer.label_share", 0 <= o.label_share <= 1, "0 to 1"),
-        ("outer.hide_above", 0 <= o.hide_above <= 1, "0 to 1"),
-        ("outer.tail", 0 < o.tail < 1, "between 0 and 1"),
-        ("growth.rounds", g.rounds >= 1, "1 or more"),
-        ("growth.final_share", 0 <= g.final_share <= 1, "0 to 1"),
-        ("growth.block", g.block >= 1, "1 or more"),
-        ("growth.pool", g.pool >= g.block and not g.pool % g.block, "a multiple of growth.block"),
-        ("growth.select", g.select in grow_by, f"one of {', '.join(grow_by)}"),
-        ("memory.scratch", c.memory.scratch in ("", "stage", "stream"), "'', stage or stream"),
-        ("addressing.by", c.addressing.by in ways, f"one of {', '.join(ways)}"),
-        ("addressing.swap_share", 0 <= c.addressing.swap_share <= 1, "0 to 1"),
-        ("addressing.threshold", c.addressing.threshold >= 0, "0 or more"),
-        ("addressing.share", 0 <= c.addressing.share <= 1, "0 to 1"),
-        ("teacher.batch", c.teacher.batch >= 1, "1 or more"),
-        ("eval.on", e.on in ("next", "validation"), "next or validation"),
-        ("eval.validation_share", 0 < e.validation_share < 1, "between 0 and 1"),
-        ("eval.archs", len(set(e.archs)) == len(e.archs) > 0, "distinct names, at least one"),
-        ("eval.seeds", len(set(e.seeds)) == len(e.seeds) > 0, "distinct numbers, at least one"),
-        ("eval.full_batch", e.full_batch >= 1, "1 or more"),
-        ("eval.full_optimizer", e.full_optimizer in full_by, f"one of {', '.join(full_by)}"),
-        ("checkpoint.every", c.checkpoint.every >= 0, "0 or more"),
-        ("mesh.trajectory", c.mesh.trajectory >= 0, "0 or more"),
-        ("mesh.data", c.mesh.data >= 0, "0 or more"),
-        ("mesh.table", c.mesh.table >= 1, "1 or more"),
-    ]
 
 
 def make_plan(config: Config, stream: Stream) -> Plan:

@@ -14,7 +14,7 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from configs.sweeps import ablation, rate, rates
-from diet_jax.job import check
+from diet_jax.limits import check
 from launch import sweep
 from launch.sweep import Trial, arguments, draw_figure, expand, markdown, merge
 
