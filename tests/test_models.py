@@ -26,8 +26,9 @@ def test_a_row_starts_alike_in_every_table(name):
     assert not model.linear or not whole["table"][:, 0].any()
 
 
-def test_embeddings_start_at_the_scale_that_is_asked_for():
-    model = make_model("MLP", dim=8, hidden=(4,), init_scale=0.2)
+@pytest.mark.parametrize("name, scale", [("MLP", 0.2), ("MLP:init_scale=0.2", 0.01)])
+def test_embeddings_start_at_the_scale_that_is_asked_for(name, scale):
+    model = make_model(name, dim=8, hidden=(4,), init_scale=scale)
     table = init_params(model, jax.random.key(0), jnp.arange(500), F, G)["table"]
     assert abs(np.std(table) - 0.2) < 0.01 and abs(np.mean(table)) < 0.02
 

@@ -181,7 +181,7 @@ def test_a_model_of_histories_says_that_it_wants_one(name):
     "name, message",
     [
         ("BERT", "'BERT': choose from LR, FM, FFM"),
-        ("DCNv2:heads=2", "DCNv2 has no 'heads'.*dim, hidden, n_cross"),
+        ("DCNv2:heads=2", "DCNv2 has no 'heads'.*dim, hidden, init_scale, n_cross"),
         ("MLP:hidden=64", r"hidden is 64; write it like \(5, 3\)"),
         ("DCNv2:n_cross=2.5", "n_cross is 2.5; write it like 2"),
         ("DCNv2:n_cross", "'n_cross' of .*KEY=VALUE"),

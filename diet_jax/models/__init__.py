@@ -85,7 +85,8 @@ def make_model(
 ) -> Model:
     """Build the architecture `name` with embeddings of `dim` columns and `hidden` layer widths.
 
-    name: of MODELS, and after a colon what to set in it: "DCNv2:n_cross=3", "MLP:hidden=(64,)".
+    name: of MODELS, and after a colon what to set in it: "DCNv2:n_cross=3", "MLP:hidden=(64,)",
+    "FiBiNET:init_scale=0.1".
     pool, vocab: of the log's `types.Schema`. pool is wanted for a log with multi-valued fields and
     by FFM, vocab for a history, which is the columns whose vocab is another field's. tasks: the
     columns that its `tasks` names, in their order.
@@ -97,13 +98,14 @@ def make_model(
     if kind not in MODELS:
         raise InputError(f"unknown architecture {kind!r}: choose from {', '.join(MODELS)}")
     parameters = list(inspect.signature(MODELS[kind]).parameters.values())[1:]
-    known = {"dim": dim, "hidden": tuple(hidden), **{p.name: p.default for p in parameters}}
+    common = {"dim": dim, "hidden": tuple(hidden), "init_scale": init_scale}
+    known = {**common, **{p.name: p.default for p in parameters}}
     for key, value in given.items():
         if key not in known:
             raise InputError(f"{kind} has no {key!r} to set: choose from {', '.join(known)}")
         if type(value) is not type(known[key]):
             raise InputError(f"{name!r}: {key} is {value!r}; write it like {known[key]!r}")
-    dim, hidden = given.pop("dim", dim), given.pop("hidden", tuple(hidden))
+    dim, hidden, init_scale = (given.pop(key, value) for key, value in common.items())
     history = tuple(k for k, (p, v) in enumerate(zip(pool, vocab, strict=False)) if p != v)
     target = vocab[history[0]] if history else -1
     task = pool[tasks[0]] if tasks else -1
