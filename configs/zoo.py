@@ -20,7 +20,9 @@ SIZED = ("MLP", "DeepFM", "DCNv2")  # also with larger embeddings and more layer
 def get_config(how: str = "") -> Config:
     c: Config = ConfigDict()
     subsets = ("memory", "random_hard", "random_soft")
-    # Learning rates and L2 to try beside those of the recipe; no l2s: the recipe's.
+    # Learning rates and L2 to try beside those of the recipe; no l2s: the recipe's. Settings of the
+    # architecture to try with each, such as ("", "init_scale=0.1"); none: as it is.
+    c.settings = ()
     c.methods, c.lrs, c.l2s = {
         "": (("full", *subsets), (), ()),
         "tune": (subsets, (0.00125, 0.005, 0.02, 0.08), (0.0, 0.3)),

@@ -15,6 +15,7 @@ The results go to --out (default: zoo/ in the first run): trials.jsonl, which is
 call resumes from, and zoo.md with its figures.
 """
 
+import itertools
 import json
 from collections import defaultdict
 from collections.abc import Iterator
@@ -30,6 +31,7 @@ from diet_jax.job import Job, State, prepare
 from diet_jax.models import make_model
 from diet_jax.record import evaluated_stages, read_records, software_versions
 from diet_jax.report import zoo as report
+from diet_jax.report.zoo import Choice, Choices, at
 from diet_jax.run import judge
 from diet_jax.trial import make_trials
 from diet_jax.types import Config, InputError
@@ -38,8 +40,6 @@ MEMORY = flags.DEFINE_list("memory", None, "Folders of finished runs.")
 ZOO = config_flags.DEFINE_config_file("zoo", None, "The models, for example configs/zoo.py.")
 RATES = flags.DEFINE_list("rates", [], "Folders of comparisons whose best rates are used.")
 OUT = flags.DEFINE_string("out", "", "Folder of the results.")
-
-Rates = dict[tuple[str, str], tuple[float, float]]  # (method, variant) -> learning rate, L2
 
 
 class Memory(NamedTuple):
@@ -76,13 +76,13 @@ def compare() -> Path:
         first = line[0]
         print(f"{first['run']}: {first['variant']}, {first['method']}", flush=True)
     lines = read_records(file)
-    rates = {
-        (method, name): chosen.get((method, name)) or recipe(memories[0], method, spec.arch)
+    shown = {
+        (method, name): chosen.get((method, name)) or usual(memories[0], method, spec.arch)
         for method in zoo.methods
         for name, spec in zoo.variants.items()
     }
     env = software_versions() | {"device": ", ".join(sorted(set(sharding.device_kinds())))}
-    return report.write(out, lines, {name: dict(s) for name, s in zoo.variants.items()}, rates, env)
+    return report.write(out, lines, {name: dict(s) for name, s in zoo.variants.items()}, shown, env)
 
 
 def known_file(folder: str) -> Path:
@@ -109,35 +109,36 @@ def others_than_seed(memory: Memory) -> str:
     return json.dumps(memory.job.config.to_dict() | {"seed": 0, "stage": memory.stage}, default=str)
 
 
-def recipe(memory: Memory, method: str, arch: str) -> tuple[float, float]:
-    return memory.job.evaluation.rates(method, arch)
+def usual(memory: Memory, method: str, arch: str) -> Choice:
+    """That of the run's recipe."""
+    return Choice(*memory.job.evaluation.rates(method, arch))
 
 
-def best(records: list[dict]) -> Rates:
-    """The rates of the highest mean AUC, of equals the first."""
+def best(records: list[dict]) -> Choices:
+    """Those of the highest mean AUC, of equals the first."""
     found = defaultdict(lambda: defaultdict(list))
     for r in records:
-        found[r["method"], r["variant"]][r["lr"], r["l2"]].append(r["auc"])
+        found[r["method"], r["variant"]][at(r)].append(r["auc"])
     return {
-        key: max(grid, key=lambda rates: sum(grid[rates]) / len(grid[rates]))
+        key: max(grid, key=lambda choice: sum(grid[choice]) / len(grid[choice]))
         for key, grid in found.items()
     }
 
 
 def measure(
-    memories: list[Memory], zoo: Config, chosen: Rates, done: list[dict]
+    memories: list[Memory], zoo: Config, chosen: Choices, done: list[dict]
 ) -> Iterator[list[dict]]:
     """The records of every training that is not done yet, all seeds of one at a time."""
     keys = {key(record) for record in done}
     for name, spec in zoo.variants.items():
-        only = variant(memories[0], name, spec)  # what it compiles serves all that follows
+        compiled = {}  # by setting: serves all memories and methods
         for memory, method in ((memory, method) for memory in memories for method in zoo.methods):
             if method == "full" and memory is not memories[0]:
                 continue  # all rows are the same for all
-            usual = recipe(memory, method, spec.arch)
-            grid = [chosen.get((method, name), usual)]
-            grid += [(lr, l2) for lr in zoo.lrs for l2 in zoo.l2s or [usual[1]]]
-            for lr, l2 in dict.fromkeys(grid):
+            default = usual(memory, method, spec.arch)
+            tried = itertools.product(zoo.lrs, zoo.l2s or [default.l2], zoo.get("settings") or [""])
+            grid = [chosen.get((method, name), default), *map(Choice._make, tried)]
+            for lr, l2, setting in dict.fromkeys(grid):
                 about = {
                     "run": memory.folder.name,
                     "stage": memory.stage,
@@ -146,10 +147,13 @@ def measure(
                     "spec": {**spec, "hidden": list(spec.hidden)},
                     "lr": lr,
                     "l2": l2,
+                    "setting": setting,
                 }
                 if key(about) in keys:
                     continue
-                plan = memory.job.evaluation._replace(**only)
+                if setting not in compiled:
+                    compiled[setting] = variant(memories[0], name, spec, setting)
+                plan = memory.job.evaluation._replace(**compiled[setting])
                 seeds = twice(plan.seeds) if method == "full" else plan.seeds
                 plan = plan._replace(rates=lambda *_, both=(lr, l2): both, seeds=seeds)
                 job = memory.job._replace(evaluation=plan)
@@ -158,7 +162,8 @@ def measure(
 
 
 def key(record: dict) -> str:
-    return json.dumps([record[k] for k in ("run", "stage", "method", "spec", "lr", "l2")])
+    about = [record[k] for k in ("run", "stage", "method", "spec", "lr", "l2")]
+    return json.dumps([*about, record.get("setting", "")])
 
 
 def twice(seeds: tuple[int, ...]) -> tuple[int, ...]:
@@ -166,12 +171,13 @@ def twice(seeds: tuple[int, ...]) -> tuple[int, ...]:
     return (*seeds, *(max(seeds) + 1 + k for k in range(len(seeds))))
 
 
-def variant(memory: Memory, name: str, spec: Config) -> dict[str, Any]:
-    """What makes an evaluation (`trials.Plan`) one of this variant alone."""
+def variant(memory: Memory, name: str, spec: Config, setting: str) -> dict[str, Any]:
+    """What makes an evaluation (`trials.Plan`) one of this variant, so set, alone."""
     plan, schema = memory.job.evaluation, memory.job.stream.schema
     scale = memory.job.config.inner.init_scale
     columns = schema.pool, schema.vocab, tuple(schema.tasks.values())
-    model = make_model(spec.arch, spec.dim, spec.hidden, scale, *columns)
+    arch = f"{spec.arch}{',' if ':' in spec.arch else ':'}{setting}" if setting else spec.arch
+    model = make_model(arch, spec.dim, spec.hidden, scale, *columns)
     return {
         "models": {name: model},
         "subset_trials": {name: make_trials(model, plan.subset, False, plan.place)},

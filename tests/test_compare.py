@@ -11,6 +11,7 @@ from diet_jax import evaluate
 from diet_jax.job import State, prepare
 from diet_jax.models import MODELS
 from diet_jax.report import zoo as page
+from diet_jax.report.zoo import Choice
 from diet_jax.run import begin, extend, judge
 from diet_jax.types import InputError
 
@@ -31,13 +32,14 @@ def memory(tmp_path_factory):
     return evaluate.Memory(root / "run", job, state, 1)
 
 
-def grid(lrs=()) -> ConfigDict:
+def grid(lrs=(), settings=()) -> ConfigDict:
     variants = {
         "LR": {"arch": "LR", "dim": 1, "hidden": ()},
         "FM": {"arch": "FM", "dim": 2, "hidden": ()},
     }
     methods = ("full", "memory", "random_soft")
-    return ConfigDict({"methods": methods, "lrs": lrs, "l2s": (), "variants": variants})
+    found = {"methods": methods, "lrs": lrs, "l2s": (), "settings": settings}
+    return ConfigDict(found | {"variants": variants})
 
 
 def test_every_variant_is_trained_once_and_full_data_with_twice_the_seeds(memory):
@@ -53,7 +55,7 @@ def test_every_variant_is_trained_once_and_full_data_with_twice_the_seeds(memory
     assert [r["auc"] for r in records if place(r) == ("memory", "LR")] == pytest.approx(own)
     assert not [*evaluate.measure([memory], grid(), {}, records)]
     more = sum(
-        evaluate.measure([memory], grid(lrs=(0.5,)), {("full", "FM"): (0.3, 0)}, records), []
+        evaluate.measure([memory], grid(lrs=(0.5,)), {("full", "FM"): Choice(0.3, 0)}, records), []
     )
     assert {r["lr"] for r in more if place(r) == ("full", "FM")} == {0.3, 0.5}
     assert {r["lr"] for r in more if place(r) != ("full", "FM")} == {0.5}
@@ -63,6 +65,17 @@ def place(record):
     return record["method"], record["variant"]
 
 
+def test_settings_are_tried_at_every_rate_and_obeyed_when_chosen(memory):
+    zoo = grid(lrs=(0.5,), settings=("", "init_scale=3.0"))
+    records = sum(evaluate.measure([memory], zoo, {}, []), [])
+    mine = [r for r in records if place(r) == ("memory", "FM") and r["lr"] == 0.5]
+    small, large = ({r["auc"] for r in mine if r["setting"] == s} for s in zoo.settings)
+    assert len(small) == len(large) == 2 and not small & large
+    best = {("memory", "FM"): Choice(0.5, 0.0, "init_scale=3.0")}
+    again = sum(evaluate.measure([memory], grid(), best, []), [])
+    assert {r["auc"] for r in again if place(r) == ("memory", "FM")} == large
+
+
 def test_the_best_rates_are_those_of_the_highest_mean():
     aucs = {(0.1, 0.0): (0.6, 0.9), (0.2, 0.0): (0.7, 0.7), (0.2, 0.5): (0.8, 0.75)}
     records = [
@@ -70,7 +83,9 @@ def test_the_best_rates_are_those_of_the_highest_mean():
         for (lr, l2), two in aucs.items()
         for auc in two
     ]
-    assert evaluate.best(records) == {("memory", "FM"): (0.2, 0.5)}
+    assert evaluate.best(records) == {("memory", "FM"): Choice(0.2, 0.5)}
+    records.append(records[0] | {"auc": 0.95, "setting": "init_scale=0.1"})
+    assert evaluate.best(records) == {("memory", "FM"): Choice(0.1, 0.0, "init_scale=0.1")}
 
 
 def test_the_published_zoo_has_two_dozen_variants_of_known_architectures():
@@ -115,9 +130,9 @@ def synthetic(order, noise):
 )
 def test_the_page_says_how_the_ranks_agree_and_what_it_cost(tmp_path, order, tau):
     records = synthetic(order, 1e-6)
-    rates = {(m, n): (0.1, 0.0) for m in ("full", "memory", "random_hard") for n in "xyz"}
+    chosen = {(m, n): Choice(0.1, 0.0) for m in ("full", "memory", "random_hard") for n in "xyz"}
     variants = {name: {"arch": "LR"} for name in "xyz"}
-    text = page.write(tmp_path, records, variants, rates, ENV).read_text()
+    text = page.write(tmp_path, records, variants, chosen, ENV).read_text()
     rows = {tuple(line.split(" | "))[0]: line for line in text.splitlines() if line.startswith("|")}
     ranks = next(line for line in text.splitlines() if line.startswith(f"| memory | {tau}"))
     assert "| 1.00 |" in ranks  # the ceiling
@@ -128,9 +143,9 @@ def test_the_page_says_how_the_ranks_agree_and_what_it_cost(tmp_path, order, tau
     assert "| memory | 100 % | 0.0000 |" in text  # the best rate carries over
     assert rows["| x"].startswith("| x | 0.7000 ± 0.0000 |")
     assert (tmp_path / "zoo.svg").stat().st_size > 1000
-    assert "died" not in text
+    assert "died" not in text and "Set, as" not in text
     one = next(i for i, r in enumerate(records) if (r["method"], r["lr"]) == ("memory", 0.1))
     records[one] |= {"auc": 0.5, "gauc": 0.5}
-    text = page.write(tmp_path, records, variants, rates, ENV).read_text()
+    text = page.write(tmp_path, records, variants, chosen, ENV).read_text()
     assert "died, their model answering all rows alike: 1." in text
     assert "x on memory, stage 1, seed 0 of a." in text

@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib
 import numpy as np
@@ -13,30 +13,41 @@ from diet_jax.ranking import agreement, rate_transfer
 from diet_jax.report.figures import RC, STYLE
 from diet_jax.summary import METHODS, about_dead, dead
 
-Rates = dict[tuple[str, str], tuple[float, float]]  # (method, variant) -> learning rate, L2
 Board = dict[str, np.ndarray]  # run -> AUC [variants, seeds]
+
+
+class Choice(NamedTuple):
+    """What a training is free to choose. setting: of the architecture, as in "init_scale=0.1"."""
+
+    lr: float
+    l2: float
+    setting: str = ""
+
+
+Choices = dict[tuple[str, str], Choice]  # by method and variant
 
 
 def write(
     out: Path,
     records: list[dict[str, Any]],
     variants: dict[str, dict],
-    rates: Rates,
+    chosen: Choices,
     env: dict[str, str],
 ) -> Path:
     """Writes zoo.md and its figures into `out` and returns the page's path.
 
-    records: of `diet_jax.evaluate`. variants: the specs by name. rates: those that the page shows.
+    records: of `diet_jax.evaluate`. variants: the specs by name. chosen: of
+    what was tried, what the page shows.
     """
     names = list(variants)
-    mine = [r for r in records if r["variant"] in variants and at(r) == rates.get(place(r))]
+    mine = [r for r in records if r["variant"] in variants and at(r) == chosen.get(place(r))]
     boards = {m: board(mine, m, names) for m in METHODS}
     boards = {m: by_run for m, by_run in boards.items() if by_run}
     text = ["# Do models rank alike?", "", *headline(boards, mine, names)]
     text += ["", "## Agreement with full data", "", *ranks(boards)]
     tried = [r for r in records if r["variant"] in variants]
     text += ["", "## Does the best learning rate carry over?", "", *transfer(tried, names)]
-    text += ["", "## Every variant", "", *table(boards, names)]
+    text += ["", "## Every variant", "", *table(boards, names), *settings(chosen)]
     text += [line for said in about_dead(dead(mine)) for line in ("", said)]
     text += ["", "## Other figures, mean over variants", "", *others(mine, boards)]
     text += ["", f"JAX {env['jax']} on {env['device']}.", ""]
@@ -48,8 +59,8 @@ def write(
     return replace_text(out / "zoo.md", "\n".join(text))
 
 
-def at(record: dict[str, Any]) -> tuple[float, float]:
-    return record["lr"], record["l2"]
+def at(record: dict[str, Any]) -> Choice:
+    return Choice(record["lr"], record["l2"], record.get("setting", ""))
 
 
 def place(record: dict[str, Any]) -> tuple[str, str]:
@@ -146,7 +157,7 @@ def ranks(boards: dict[str, Board]) -> list[str]:
 
 
 def transfer(records: list[dict], names: list[str]) -> list[str]:
-    """Of the rates (learning rate, L2) that every method tried, which is best, on what."""
+    """Of the choices that every method tried, which is best, on what."""
     auc = defaultdict(lambda: defaultdict(list))
     for r in records:
         auc[place(r)][at(r)].append(r["auc"])
@@ -156,8 +167,8 @@ def transfer(records: list[dict], names: list[str]) -> list[str]:
     grid = sorted(common)
     mean = {key: [np.mean(found[rates]) for rates in grid] for key, found in auc.items()}
     text = [
-        f"{len(grid)} pairs of learning rate and L2 that all tried. Lost: AUC on full data at the",
-        "pair that is best on the subset, below its best.",
+        f"{len(grid)} choices of learning rate and L2 that all tried. Lost: AUC on full data at",
+        "the one that is best on the subset, below its best.",
         "",
         "| | same best | lost |",
         "|---|---|---|",
@@ -176,6 +187,12 @@ def table(boards: dict[str, Board], names: list[str]) -> list[str]:
         cells = [spread(means[m][:, k], boards[m], k) for m in boards]
         text.append(f"| {name} | {' | '.join(cells)} |")
     return text
+
+
+def settings(chosen: Choices) -> list[str]:
+    """What was set in a model beside its rates, if anything was."""
+    found = [f"{n} on {METHODS[m]} {c.setting}" for (m, n), c in chosen.items() if c.setting]
+    return ["", f"Set, as it was best where rates were chosen: {'; '.join(found)}."] * bool(found)
 
 
 def spread(means: np.ndarray, by_run: Board, k: int) -> str:
