@@ -191,8 +191,12 @@ def table(boards: dict[str, Board], names: list[str]) -> list[str]:
 
 def settings(chosen: Choices) -> list[str]:
     """What was set in a model beside its rates, if anything was."""
-    found = [f"{n} on {METHODS[m]} {c.setting}" for (m, n), c in chosen.items() if c.setting]
-    return ["", f"Set, as it was best where rates were chosen: {'; '.join(found)}."] * bool(found)
+    found = defaultdict(list)
+    for (method, name), choice in chosen.items():
+        if choice.setting:
+            found[f"- {choice.setting} on {METHODS[method]}: "].append(name)
+    lines = [start + ", ".join(names) for start, names in found.items()]
+    return ["", "Set, as it was best where rates were chosen:", "", *lines] if lines else []
 
 
 def spread(means: np.ndarray, by_run: Board, k: int) -> str:
