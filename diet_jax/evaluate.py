@@ -7,9 +7,10 @@ apart in the spread. Every variant of the zoo is trained from scratch on the las
 and their baselines with the runs' evaluation seeds, and once, on all rows, with twice as many, so
 that two full boards say how far a ranking can agree at all. Rates are those of the run's recipe for
 the architecture, or, with --rates=FOLDER[,FOLDER], those that earlier comparisons found best for
-each method and variant. To choose on rows that judge nothing, let these be of runs with
---config.eval.on=validation, and --zoo=configs/zoo.py:tune and :tune_full, which try a grid; several
-such runs, of other seeds, choose more steadily than one.
+each method and variant, and so are settings of the architecture (`zoo.settings`). To choose on rows
+that judge nothing, let these be of runs with --config.eval.on=validation, and
+--zoo=configs/zoo.py:tune and :tune_full, which try a grid; several such runs, of other seeds,
+choose more steadily than one.
 
 The results go to --out (default: zoo/ in the first run): trials.jsonl, which is also what a second
 call resumes from, and zoo.md with its figures.
