@@ -139,32 +139,30 @@ def measure(
             default = usual(memory, method, spec.arch)
             tried = itertools.product(zoo.lrs, zoo.l2s or [default.l2], zoo.get("settings") or [""])
             grid = [chosen.get((method, name), default), *map(Choice._make, tried)]
-            for lr, l2, setting in dict.fromkeys(grid):
+            for choice in dict.fromkeys(grid):
                 about = {
                     "run": memory.folder.name,
                     "stage": memory.stage,
                     "method": method,
                     "variant": name,
                     "spec": {**spec, "hidden": list(spec.hidden)},
-                    "lr": lr,
-                    "l2": l2,
-                    "setting": setting,
+                    **choice._asdict(),
                 }
                 if key(about) in keys:
                     continue
-                if setting not in compiled:
-                    compiled[setting] = variant(memories[0], name, spec, setting)
-                plan = memory.job.evaluation._replace(**compiled[setting])
+                if choice.setting not in compiled:
+                    compiled[choice.setting] = variant(memories[0], name, spec, choice.setting)
+                plan = memory.job.evaluation._replace(**compiled[choice.setting])
                 seeds = twice(plan.seeds) if method == "full" else plan.seeds
-                plan = plan._replace(rates=lambda *_, both=(lr, l2): both, seeds=seeds)
+                plan = plan._replace(rates=lambda *_, both=choice[:2]: both, seeds=seeds)
                 job = memory.job._replace(evaluation=plan)
                 records = judge(job, memory.state, memory.stage, (method,))
                 yield [about | {k: v for k, v in r.items() if k != "kind"} for r in records]
 
 
 def key(record: dict) -> str:
-    about = [record[k] for k in ("run", "stage", "method", "spec", "lr", "l2")]
-    return json.dumps([*about, record.get("setting", "")])
+    about = [record[k] for k in ("run", "stage", "method", "spec")]
+    return json.dumps([*about, *at(record)])
 
 
 def twice(seeds: tuple[int, ...]) -> tuple[int, ...]:

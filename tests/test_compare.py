@@ -144,6 +144,8 @@ def test_the_page_says_how_the_ranks_agree_and_what_it_cost(tmp_path, order, tau
     assert rows["| x"].startswith("| x | 0.7000 ± 0.0000 |")
     assert (tmp_path / "zoo.svg").stat().st_size > 1000
     assert "died" not in text and "Set, as" not in text
+    set_so = chosen | {("memory", "x"): Choice(0.1, 0.0, "dim=4")}
+    assert "- dim=4 on memory: x\n" in "\n".join([*page.settings(set_so), ""])
     one = next(i for i, r in enumerate(records) if (r["method"], r["lr"]) == ("memory", 0.1))
     records[one] |= {"auc": 0.5, "gauc": 0.5}
     text = page.write(tmp_path, records, variants, chosen, ENV).read_text()
