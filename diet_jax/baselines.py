@@ -67,6 +67,7 @@ def keep(
     stays = min(len(used), n - share)
     if selector == "window":
         stays = min(stays, max(0, n - n_stage))
+        used = used[np.argsort(memory.source[used], kind="stable")]  # the latest last
     if selector == "reservoir":
         past = int(look.stage.source[0])  # rows of the log before the stage
         stays = min(len(used), rng.hypergeometric(past, n_stage, n)) if past else 0

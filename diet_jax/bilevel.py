@@ -139,9 +139,10 @@ def draw_end(key: Array, inner: Inner, ends: Array) -> tuple[Array, Array]:
     n = inner.steps - inner.first_end + 1
     end = jax.random.randint(key, (), 0, n)
     if inner.mode == "adaptive":
-        size = jnp.where(ends > 0, ends, jnp.maximum(ends.max(), 1e-30))
-        chance = (1 - UNIFORM) * size / size.sum() + UNIFORM / BINS
-        border = (jnp.arange(BINS + 1) * n) // BINS
+        border = -(-jnp.arange(BINS + 1) * n // BINS)  # as end * BINS // n counts them
+        width = jnp.diff(border)
+        size = jnp.where(ends > 0, ends, jnp.maximum(ends.max(), 1e-30)) * (width > 0)
+        chance = (1 - UNIFORM) * size / size.sum() + UNIFORM * width / n
         chosen = jax.random.choice(jax.random.fold_in(key, 0), BINS, p=chance)
         end = jax.random.randint(key, (), border[chosen], border[chosen + 1])
     return inner.first_end + end, end * BINS // n

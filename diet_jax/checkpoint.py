@@ -66,8 +66,9 @@ def clear(workdir: Path, folder: str = PAUSED) -> None:
 def load(workdir: Path, stage: int, like: Any, folder: str = FOLDER) -> tuple[Any, dict]:
     """The state saved at `stage`, as numpy arrays in the structure of `like`, and its facts.
 
-    The checkpoint may have been written on other devices. Raises InputError when its leaves, shapes
-    or dtypes are not those of `like` (Orbax by itself would cast a dtype silently).
+    The checkpoint may have been written on other devices, or by a version with narrower numbers.
+    Raises InputError when its leaves, shapes or dtypes are not those of `like` (Orbax by itself
+    would cast a dtype silently).
     """
     path = workdir / folder
     wanted, empty = _split(like)
@@ -81,7 +82,9 @@ def load(workdir: Path, stage: int, like: Any, folder: str = FOLDER) -> tuple[An
         have, want = (
             (a[name].shape, a[name].dtype) if name in a else None for a in (found, wanted)
         )
-        if have != want:
+        if have and want and have[0] == want[0] and np.can_cast(have[1], want[1]):
+            found[name] = np.asarray(found[name], want[1])
+        else:
             raise InputError(
                 f"{path / str(stage)}: not a checkpoint of this run, its leaf {name} "
                 f"is {have} and should be {want}; use another --workdir"

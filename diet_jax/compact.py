@@ -19,14 +19,14 @@ class Compact(NamedTuple):
     """Where the table rows of a stage lie in its compact table.
 
     rows: int32 [U]; position p of the compact table holds the table row rows[p]. Of each of its
-    `parts` equal parts the first positions hold rows that training touches, `n_trained` in all, and
-    the others rows that are only looked up: devices that share the table by row need send nothing
-    to take the two apart. Both are padded by repeating a row, so that their sizes change seldom.
+    equal parts (as many as `compact` is told) the first positions hold rows that training touches,
+    `n_trained` in all, and the others rows that are only looked up: devices that share the table by
+    row need send nothing to take the two apart. Both are padded by repeating a row, so that their
+    sizes change seldom.
     """
 
     rows: np.ndarray
     n_trained: int
-    parts: int = 1
 
     def positions(self, ids: np.ndarray) -> np.ndarray:
         """The first position of each table row in `ids`, same shape, int32; -1 (no value) stays.
@@ -77,7 +77,7 @@ def compact(
         return pad_rows(kind, -(-size // parts) * parts).reshape(parts, -1)
 
     kinds = [padded(kind) for kind in (inner, rest)]
-    return Compact(np.concatenate(kinds, 1).reshape(-1), kinds[0].size, parts)
+    return Compact(np.concatenate(kinds, 1).reshape(-1), kinds[0].size)
 
 
 def cut(table: Array, n_trained: int, parts: int = 1) -> tuple[Array, Array]:

@@ -16,7 +16,16 @@ from scipy.special import expit
 from diet_jax import memory as mem
 from diet_jax.alike import MIX_BY, alike
 from diet_jax.bilevel import OuterState, Plan, start_outer
-from diet_jax.scene import DIVERGES, Engine, Scene, influences, lay_out, set_scene, to_slots
+from diet_jax.scene import (
+    DIVERGES,
+    Engine,
+    Scene,
+    influences,
+    lay_out,
+    of_all_slots,
+    set_scene,
+    to_slots,
+)
 from diet_jax.sharding import of_first
 from diet_jax.swaps import swap
 from diet_jax.train import Examples
@@ -48,7 +57,10 @@ def choose_rows(
     rng = np.random.default_rng(np.asarray(jax.random.key_data(key)))
     if not memory.valid.any():
         return np.sort(rng.choice(n, k, replace=False)), np.zeros(len(memory.valid))
+    taken = np.isin(fresh.source, memory.source[memory.valid])
     pool = np.sort(rng.choice(n, min(plan.pool, n), replace=False))
+    if (~taken[pool]).sum() < k:  # of a short stage nearly all rows may be taken
+        pool = np.sort(rng.permutation(np.flatnonzero(~taken))[: plan.pool])
     padded = np.resize(pool, plan.pool)
     candidates = Examples(
         fresh.rows.ids[padded],
@@ -58,7 +70,7 @@ def choose_rows(
     )
     of_slots, of_rows = influences(engine, memory, scene, candidates, key)
     of_rows = of_rows[: len(pool)]
-    of_rows[np.isin(fresh.source[pool], memory.source[memory.valid])] = -np.inf
+    of_rows[taken[pool]] = -np.inf
     alone = np.arange(len(pool))  # every row a group of its own: no cap
     group = fresh.rows.ids[pool, plan.spread_field] if plan.spread_field >= 0 else alone
     return pool[mem.pick(of_rows, k, group, plan.spread_cap)], of_slots
@@ -73,6 +85,8 @@ def grow(
     make one slot: those that are alike, so that their mean is true of each (`plan.mix_by`); they
     start at equal shares. Where a slot brings fewer along, `own`, slots next to it lend it theirs.
     """
+    if not len(chosen):  # of a stage too short for a slot
+        return memory
     in_use = memory.log_weight[memory.valid]
     log_weight = np.log(np.exp(in_use).mean()) if len(in_use) else 0.0
     new = (
@@ -136,6 +150,7 @@ def make_room(
     """
     memory, plan = at.memory, engine.plan
     chosen, of_slots = choose_rows(engine, memory, fresh, scene, k, key)
+    of_slots = of_all_slots(engine, memory, scene, of_slots, key)
     # To leave a slot out raises the loss by its weight times its influence.
     memory = mem.evict(memory, np.exp(memory.log_weight) * of_slots, n_evict)
     rng = np.random.default_rng((number, *np.asarray(jax.random.key_data(key))))

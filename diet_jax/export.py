@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from scipy.special import softmax
+from scipy.special import expit, softmax
 
 import diet_jax
 from diet_jax.data.features import unscale
@@ -120,8 +120,7 @@ def _table(memory: Memory, stream: Stream) -> tuple[pa.Table, dict[str, str]]:
 def _soft_label(logit: np.ndarray) -> np.ndarray:
     """Sigmoid as float32, kept off 0 and 1, so that it always has a finite logit."""
     low, high = np.finfo(np.float32).tiny, np.nextafter(np.float32(1), np.float32(0))
-    label = np.exp(-np.logaddexp(0, -logit))
-    return np.clip(label.astype(np.float32), low, high)
+    return np.clip(expit(logit).astype(np.float32), low, high)
 
 
 def _free_name(name: str, taken: set[str]) -> str:

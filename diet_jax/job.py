@@ -237,6 +237,7 @@ def prepare(
             f"growth.pool is {plan.pool}, too few candidates for rounds of {a_round} rows; "
             f"set it to {2 * a_round} or more, or growth.rounds higher"
         )
+    check_lengths(config, sizes)
     place = make_place(plan.trajectories, **config.mesh.to_dict())
     proxies = make_proxies(config, schema, plan.trajectories // place.size("trajectory"))
     engine = make_engine(proxies, plan, place, config.inner.min_rows, n_stage)
@@ -273,6 +274,24 @@ def prepare(
     )
 
 
+def check_lengths(config: Config, sizes: list[int]) -> None:
+    """Raise InputError for the first stage that has fewer rows than its new slots take.
+
+    sizes: rows of each stage.
+    """
+    for number, size in enumerate(sizes, 1):
+        so_far, again = sum(sizes[:number]), config.memory.scratch
+        slots = slots_after(config, so_far)
+        if not again:
+            slots = slots_of_stage(config, so_far - size, so_far)
+        rows = slots * rows_per_slot(config)
+        if rows > (so_far if again == "stream" else size):
+            raise InputError(
+                f"stage {number} has {size} rows, too few for {slots} new slots, which take "
+                f"{rows}; set memory.rate, memory.mix or memory.own lower, or make stages longer"
+            )
+
+
 def slots_after(config: Config, rows_so_far: int) -> int:
     """Slots in use once so many rows have been seen: the rate's share of them, up to the budget."""
     slots, budget = slots_by_rate(config, rows_so_far), config.memory.budget
@@ -281,3 +300,9 @@ def slots_after(config: Config, rows_so_far: int) -> int:
 
 def slots_by_rate(config: Config, rows: int) -> int:
     return max(1, round(config.memory.rate * rows))
+
+
+def slots_of_stage(config: Config, before: int, rows_so_far: int) -> int:
+    """A stage's share of the slots: what its rows add to those by the rate, up to the budget."""
+    share = slots_by_rate(config, rows_so_far) - (slots_by_rate(config, before) if before else 0)
+    return min(share, slots_after(config, rows_so_far))

@@ -1,7 +1,9 @@
-"""What values a config may have: each key that a run reads, and what to set it to instead."""
+"""What values a config may have, and what to set a key to instead."""
 
 import re
 from operator import attrgetter
+
+from ml_collections import ConfigDict
 
 from diet_jax import memory as mem
 from diet_jax.alike import MIX_BY
@@ -24,7 +26,9 @@ def check(config: Config) -> None:
         ) from None
     for name, good, want in wanted:
         if not good:
-            raise InputError(f"{name} is {attrgetter(name)(config)!r}; set it to {want}")
+            value = attrgetter(name)(config)
+            said = value.to_dict() if isinstance(value, ConfigDict) else value
+            raise InputError(f"{name} is {said!r}; set it to {want}")
 
 
 def requirements(config: Config) -> list[tuple[str, bool, str]]:
@@ -32,6 +36,9 @@ def requirements(config: Config) -> list[tuple[str, bool, str]]:
     c, o, g, e = config, config.outer, config.growth, config.eval
     i, starts = c.inner, ("fresh", "teacher", "mixed")
     floats, full_by = ("float32", "bfloat16"), ("adam", "lazy_adam")
+    # Rates of inner training have a derivative where its steps have, and that loss is asked for.
+    by_steps = i.mode in ("full", "random", "adaptive") and o.objective == "loss"
+    from_start = o.objective not in ("distribution", "trajectory")
     twins = tuple(i.archs) == (c.teacher.arch,) and i.hidden == c.teacher.hidden
     leaves = ("label_logit", "log_weight", "dense", "mix", "rates")
     grow_by, ways = ("influence", *SELECTORS), tuple(mem.ADDRESSING)
@@ -44,15 +51,18 @@ def requirements(config: Config) -> list[tuple[str, bool, str]]:
         ("memory.own", 0 <= c.memory.own <= c.memory.mix, "0 to memory.mix"),
         ("memory.mix_by", c.memory.mix_by in MIX_BY, f"one of {', '.join(MIX_BY)}"),
         ("memory.mix", c.memory.mix == 1 or o.objective == "loss", "1 here: loss only"),
+        ("inner.dim", i.dim >= 1, "1 or more"),
+        ("inner.lr", min(i.lr.values()) > 0, "numbers above 0"),
         ("inner.window", 1 <= i.window <= i.steps, "1 to inner.steps"),
         ("inner.batch", i.batch >= 1, "1 or more"),
         ("inner.archs", len(set(i.archs)) == len(i.archs) > 0, "distinct names, at least one"),
-        *((f"inner.l2.{name}", l2 >= 0, "0 or more") for name, l2 in i.l2.items()),
+        ("inner.l2", min(i.l2.values()) >= 0, "numbers of 0 or more"),
         ("inner.mode", i.mode in MODES, f"one of {', '.join(MODES)}"),
         ("inner.decay", i.decay >= 0, "0 or more"),
         ("inner.compute", i.compute in floats, " or ".join(floats)),
         ("inner.start", i.start in starts, " or ".join(starts)),
         ("inner.start", i.start == "fresh" or twins, "fresh, or archs and hidden to the teacher's"),
+        ("inner.start", i.start == "fresh" or from_start, f"fresh: {o.objective} has its own"),
         ("inner.mebibytes", i.mebibytes >= 1, "1 or more"),
         ("inner.unroll", i.unroll >= 1, "1 or more"),
         ("inner.damping", i.damping >= 0, "0 or more"),
@@ -61,7 +71,15 @@ def requirements(config: Config) -> list[tuple[str, bool, str]]:
         ("outer.schedule", o.schedule in SCHEDULES, f"one of {', '.join(SCHEDULES)}"),
         ("outer.objective", o.objective in OBJECTIVES, f"one of {', '.join(OBJECTIVES)}"),
         ("outer.learn", o.learn and set(o.learn) <= set(leaves), f"of {', '.join(leaves)}"),
+        ("outer.learn", c.memory.mix > 1 or {*o.learn} != {"mix"}, "more than mix"),
+        (
+            "outer.learn",
+            "rates" not in o.learn or by_steps,
+            "leaves without rates, or inner.mode to full, random or adaptive, objective to loss",
+        ),
+        ("outer.lr", o.lr >= 0, "0 or more"),
         ("outer.steps", o.steps >= 1, "1 or more"),
+        ("outer.first_factor", o.first_factor > 0, "above 0"),
         ("outer.chunk", o.chunk >= 1, "1 or more"),
         ("outer.trajectories", o.trajectories >= 1, "1 or more"),
         ("outer.batch", o.batch >= 1, "1 or more"),
@@ -74,17 +92,31 @@ def requirements(config: Config) -> list[tuple[str, bool, str]]:
         ("growth.final_share", 0 <= g.final_share <= 1, "0 to 1"),
         ("growth.block", g.block >= 1, "1 or more"),
         ("growth.pool", g.pool >= g.block and not g.pool % g.block, "a multiple of growth.block"),
+        ("growth.spread_cap", g.spread_cap >= 1, "1 or more"),
+        ("growth.max_logit", g.max_logit > 0, "above 0"),
         ("growth.select", g.select in grow_by, f"one of {', '.join(grow_by)}"),
         ("memory.scratch", c.memory.scratch in ("", "stage", "stream"), "'', stage or stream"),
         ("addressing.by", c.addressing.by in ways, f"one of {', '.join(ways)}"),
         ("addressing.swap_share", 0 <= c.addressing.swap_share <= 1, "0 to 1"),
         ("addressing.threshold", c.addressing.threshold >= 0, "0 or more"),
         ("addressing.share", 0 <= c.addressing.share <= 1, "0 to 1"),
+        ("teacher.lr", c.teacher.lr > 0, "above 0"),
+        ("teacher.epochs", c.teacher.epochs > 0, "above 0"),
+        ("teacher.first_epochs", c.teacher.first_epochs > 0, "above 0"),
         ("teacher.batch", c.teacher.batch >= 1, "1 or more"),
         ("eval.on", e.on in ("next", "validation"), "next or validation"),
         ("eval.validation_share", 0 < e.validation_share < 1, "between 0 and 1"),
         ("eval.archs", len(set(e.archs)) == len(e.archs) > 0, "distinct names, at least one"),
         ("eval.seeds", len(set(e.seeds)) == len(e.seeds) > 0, "distinct numbers, at least one"),
+        *(
+            (f"eval.lr.{name}", min(lr.values()) > 0, "numbers above 0")
+            for name, lr in e.lr.items()
+        ),
+        *(
+            (f"eval.l2.{name}", min(l2.values()) >= 0, "numbers of 0 or more")
+            for name, l2 in e.l2.items()
+        ),
+        ("eval.full_epochs", e.full_epochs > 0, "above 0"),
         ("eval.full_batch", e.full_batch >= 1, "1 or more"),
         ("eval.full_optimizer", e.full_optimizer in full_by, f"one of {', '.join(full_by)}"),
         ("checkpoint.every", c.checkpoint.every >= 0, "0 or more"),

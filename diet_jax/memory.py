@@ -19,7 +19,7 @@ def empty(
         label_logit=np.zeros(capacity, np.float32),
         log_weight=np.zeros(capacity, np.float32),
         born=np.zeros(capacity, np.int32),
-        source=np.full(each, -1, np.int32),
+        source=np.full(each, -1, np.int64),
         valid=np.zeros(capacity, bool),
         mix=np.zeros(each, np.float32) if n_mixed > 1 else None,
         rates=np.zeros((n_rates, 2), np.float32) if n_rates else None,

@@ -1,6 +1,7 @@
 """How good a list of scores is: AUC, GAUC, log loss, calibration."""
 
 import numpy as np
+from scipy.special import expit
 from scipy.stats import rankdata
 from sklearn.metrics import roc_auc_score
 
@@ -52,7 +53,7 @@ def calibration(label: np.ndarray, logit: np.ndarray, bins: int = 15) -> tuple[f
     The error is that of Naeini et al. 2015 in `bins` bins of equal counts: the mean distance, over
     bins by their rows, of the mean prediction from the mean label.
     """
-    p = 1 / (1 + np.exp(-np.clip(logit, -700, 700)))
+    p = expit(logit)
     order = np.argsort(p, kind="stable")
     parts = [part for part in np.array_split(order, bins) if len(part)]
     error = sum(abs(p[part].sum() - label[part].sum()) for part in parts) / len(label)

@@ -44,7 +44,7 @@ def make(optimizer: Optimizer, lr: float | Array) -> optax.GradientTransformatio
     if jnp.ndim(lr):
         return optax.chain(make(optimizer, 1.0), scale_parts(lr))
     if name == "sgd":
-        return optax.sgd(lr, momentum=momentum)
+        return optax.sgd(lr, momentum=momentum or None)  # 0 would keep a trace for nothing
     if name == "adam":
         return optax.adam(lr, B1, B2, eps_root=eps_root)
     if name == "adamw":

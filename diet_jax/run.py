@@ -28,7 +28,7 @@ from diet_jax.distill import (
     go_past,
 )
 from diet_jax.export import export_memory
-from diet_jax.job import Job, State, prepare, rows_per_slot, slots_after, slots_by_rate
+from diet_jax.job import Job, State, prepare, rows_per_slot, slots_after, slots_of_stage
 from diet_jax.preemption import Preempted
 from diet_jax.record import Recorder, evaluated_stages, is_finished, open_workdir
 from diet_jax.report import build_report
@@ -39,7 +39,8 @@ from diet_jax.types import Config, InputError, Memory, Params, Stage, Taught
 
 def outer_steps(config: Config, number: int) -> int:
     """Outer steps of stage `number` (1-based)."""
-    return round(config.outer.steps * (config.outer.first_factor if number == 1 else 1.0))
+    factor = config.outer.first_factor if number == 1 else 1.0
+    return max(1, round(config.outer.steps * factor))
 
 
 def teach(job: Job, teacher: Params, number: int) -> tuple[Params, np.ndarray]:
@@ -97,9 +98,8 @@ def begin(job: Job, state: State, number: int) -> Turn:
         )
     rows_so_far = sum(len(stage.user) for stage in train)
     n_slots, before = slots_after(job.config, rows_so_far), rows_so_far - len(train[-1].user)
-    share = slots_by_rate(job.config, rows_so_far)
-    share -= slots_by_rate(job.config, before) if before else 0
-    return Turn(number, rows_so_far, n_slots, min(share, n_slots), hidden, look)
+    n_new = slots_of_stage(job.config, before, rows_so_far)
+    return Turn(number, rows_so_far, n_slots, n_new, hidden, look)
 
 
 def never() -> bool:

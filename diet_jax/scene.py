@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-from scipy.special import expit
+from scipy.special import expit, softmax
 from scipy.special import logit as to_logit
 
 from diet_jax.bilevel import (
@@ -34,6 +34,7 @@ class Engine(NamedTuple):
     overshoot: Callable
     min_rows: int  # capacity that both parts of a compact table start with
     n_stage: int  # rows of a stage
+    draws: int  # of slots in the differentiated steps of a trajectory; 0: each sees them all
 
 
 def make_engine(
@@ -47,6 +48,7 @@ def make_engine(
         make_overshoot(proxies, place),
         min_rows,
         n_stage,
+        proxies[0].unrolled * proxies[0].batch,
     )
 
 
@@ -118,6 +120,17 @@ def to_slots(memory: Memory, table: Compact) -> Slots:
     )
 
 
+def as_candidates(memory: Memory, at: np.ndarray) -> Examples:
+    """Slots `at` (int [C]) as rows that `influences` judges, with ids that are table rows."""
+    return Examples(
+        memory.ids[at],
+        memory.dense[at],
+        expit(memory.label_logit[at]),
+        np.ones(len(at), np.float32),
+        None if memory.mix is None else softmax(memory.mix[at], axis=1),
+    )
+
+
 def influences(
     engine: Engine, memory: Memory, scene: Scene, candidates: Examples, key: Array
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -133,3 +146,23 @@ def influences(
     if not (np.isfinite(of_slots).all() and np.isfinite(of_rows).all()):
         raise InputError(f"an influence is not finite: {DIVERGES}")
     return of_slots, of_rows
+
+
+def of_all_slots(
+    engine: Engine, memory: Memory, scene: Scene, of_slots: np.ndarray, key: Array
+) -> np.ndarray:
+    """The influence of every slot in use, float32 [N]: `of_slots`, if what was differentiated drew
+    them all.
+
+    If not, those that it did not draw have none there, and would be told apart by nothing but their
+    place. Then all are judged as candidates are, which count in every step.
+    """
+    used, size = np.flatnonzero(memory.valid), engine.plan.pool
+    if not 0 < engine.draws < len(used):
+        return of_slots
+    found = np.zeros(len(memory.valid), np.float32)
+    for start in range(0, len(used), size):
+        some = used[start : start + size]
+        padded = as_candidates(memory, np.resize(some, size))
+        found[some] = influences(engine, memory, scene, padded, key)[1][: len(some)]
+    return found

@@ -43,7 +43,8 @@ def embeddings(look: Look) -> np.ndarray:
 
 @partial(jax.jit, static_argnums=0)
 def _slopes(model: Model, params: Params, ids, dense, label, weight) -> tuple[Array, Array]:
-    """By row, in blocks [k, B, ..]: the norm of its gradient, and its product with the mean one."""
+    """By row, in blocks [k, B, ..]: the norm of its gradient, by the net and what each field looks
+    up (of several values their mean), and the product of its gradient with the mean one."""
 
     def loss(net, emb, history, row, label):
         row = row._replace(emb=emb, history=history)
@@ -168,11 +169,12 @@ def k_center(look: Look, n: int, rng: np.random.Generator) -> np.ndarray:
 
     def spread(rows: np.ndarray, k: int) -> np.ndarray:
         x, far = features[rows], np.full(len(rows), np.inf)
-        chosen = [int(rng.integers(len(rows)))]
+        chosen = [int(rng.integers(len(rows)))] if k else []
         for _ in range(k - 1):
             far = np.minimum(far, np.square(x - x[chosen[-1]]).sum(1))
+            far[chosen[-1]] = -1  # nor again where all others are as near
             chosen.append(int(np.argmax(far)))
-        return rows[chosen[:k]]
+        return rows[chosen]
 
     return by_label(look, n, spread)
 

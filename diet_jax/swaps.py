@@ -8,11 +8,9 @@ first order, and one backward pass judges as many swaps as a round has candidate
 
 import jax
 import numpy as np
-from scipy.special import expit, softmax
 
 from diet_jax import memory as mem
-from diet_jax.scene import Engine, Scene, influences
-from diet_jax.train import Examples
+from diet_jax.scene import Engine, Scene, as_candidates, influences, of_all_slots
 from diet_jax.types import Array, Memory, Taught
 
 
@@ -34,14 +32,9 @@ def swap(
     donors = fresh.rows.ids[rng.integers(len(fresh.source), size=n)]
     change = fields == rng.integers(fields.max() + 1, size=(n, 1))
     rows[which] = np.where(change, donors, rows[which])
-    candidates = Examples(
-        ids,
-        memory.dense[at],
-        expit(memory.label_logit[at]),
-        np.ones(n, np.float32),
-        None if memory.mix is None else softmax(memory.mix[at], axis=1),
-    )
+    candidates = as_candidates(memory, at)._replace(ids=ids)
     of_slots, of_swaps = influences(engine, memory, scene, candidates, key)
+    of_slots = of_all_slots(engine, memory, scene, of_slots, key)
     gain = np.exp(memory.log_weight[at]) * (of_swaps - of_slots[at])
     most = int(plan.swap_share * (writable & memory.valid).sum())
     ranked = np.argsort(-gain, kind="stable")

@@ -38,7 +38,8 @@ def make_trials(
     model: Model, recipe: Recipe, shared_data: bool, place: Placement = ONE_DEVICE
 ) -> Trials:
     """Trials of `model`; with `shared_data` all seeds train on the same rows (the full log), whose
-    table is whole. By touched rows, if the optimizer allows it and the table has more than a batch.
+    table is whole. By touched rows, if the optimizer allows it; on a subset only if the table has
+    more rows than a batch looks up.
 
     Seeds are spread over the devices, and of the full log the rows of a batch and of the table too.
     """

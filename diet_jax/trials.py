@@ -161,7 +161,7 @@ def scores(test: Test, logit: np.ndarray, tasks: dict[str, int]) -> dict[str, fl
     if by_stage:
         figures["auc_current"] = by_stage[-1]
     if by_stage[:-1]:
-        figures["auc_past"] = float(np.mean(by_stage[:-1]))
+        figures["auc_past"] = mean_known(by_stage[:-1])
     return figures
 
 

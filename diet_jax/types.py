@@ -117,7 +117,7 @@ class Memory(NamedTuple):
     ids: int32 [N, K], the real row's ids. dense: float32 [N, G].
     label_logit: float32 [N]; the soft label is its sigmoid.
     log_weight: float32 [N]; the sample weight is its exponential.
-    born: int32 [N], the stage that wrote the slot. source: int32 [N], the row of the time-ordered
+    born: int32 [N], the stage that wrote the slot. source: int64 [N], the row of the time-ordered
     log that it started from. valid: bool [N], False for a slot not in use.
     mix: None; or, of a memory whose slots mix M real rows each, float32 [N, M]: its softmax weighs
     the rows' embeddings. Then ids is [N, M, K] and source [N, M].

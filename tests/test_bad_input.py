@@ -98,15 +98,24 @@ def test_files_that_hold_nothing(fails, tmp_path, name):
         ({"data.source": "kafka"}, ("data.source", "'kafka'")),
         ({"stages.count": 1}, ("one stage", "stages.count")),
         ({"stages.fractions": (0.5, 0.2)}, ("stages.fractions", "sum")),
+        ({"stages.fractions": ("a",)}, ("stages.fractions has 'a'", "positive shares")),
         ({"inner.archs": ("BERT",)}, ("'BERT'", "DeepFM")),
         ({"inner.archs": ()}, ("inner.archs", "at least one")),
-        ({"inner.l2.default": -1.0}, ("inner.l2.default is -1.0", "0 or more")),
+        ({"inner.l2.default": -1.0}, ("inner.l2 is", "-1.0", "0 or more")),
+        ({"eval.lr.memory.default": 0.0}, ("eval.lr.memory is", "'default': 0.0", "above 0")),
         ({"teacher.arch": "BERT"}, ("'BERT'", "DeepFM")),
         ({"eval.archs": ("LR", "BERT")}, ("'BERT'", "DeepFM")),
         ({"inner.window": 9}, ("inner.window is 9", "inner.steps")),
         ({"inner.window": 0}, ("inner.window is 0",)),
         ({"outer.learn": ("ids",)}, ("outer.learn", "label_logit")),
         ({"outer.learn": ()}, ("outer.learn",)),
+        ({"outer.learn": ("mix",)}, ("outer.learn", "more than mix")),
+        ({"outer.learn": ("rates",), "inner.mode": "one_step"}, ("outer.learn", "without rates")),
+        ({"outer.first_factor": 0.0}, ("outer.first_factor is 0.0", "above 0")),
+        (
+            {"memory.mix": 4, "memory.rate": 0.3, "growth.pool": 80},
+            ("stage 1 has 60 rows", "18 new slots", "72"),
+        ),
         ({"memory.rate": 2.0}, ("memory.rate is 2.0", "between 0 and 1")),
         ({"growth.pool": 33}, ("growth.pool is 33", "growth.block")),
         ({"seed": -1}, ("seed is -1",)),
@@ -170,6 +179,16 @@ def test_bad_command_lines(monkeypatch, capsys, args, words):
     )
     for word in words:
         assert word in line
+
+
+def test_a_config_file_that_fails_says_why_in_its_last_words(monkeypatch, capsys, tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "from configs import default\n\ndef get_config():\n"
+        "    c = default.get_config()\n    c.data.dense = ('price')\n    return c\n"
+    )
+    line = refusal(monkeypatch, capsys, f"--config={path}", "--workdir=never")
+    assert line.startswith("error: Could not override field 'dense'")
 
 
 def test_a_rate_can_be_given_for_an_architecture_that_the_config_does_not_name(monkeypatch):

@@ -74,21 +74,27 @@ def test_windows_end_anywhere_that_holds_them(engine):
     assert set(runs.end.tolist()) == set(range(inner.window, inner.steps + 1))
 
 
-def test_adaptive_windows_end_where_gradients_were_large():
-    """A bin not seen counts as the largest; every end keeps a chance."""
-    inner = toy.inner(mode="adaptive", steps=87, window=8)  # ten ends a bin
+@pytest.mark.parametrize(("steps", "window"), [(87, 8), (60, 30), (12, 8)])
+def test_adaptive_windows_end_where_gradients_were_large(steps, window):
+    """A bin not seen counts as the largest; every end keeps a chance, a bin without ends has none."""
+    inner = toy.inner(mode="adaptive", steps=steps, window=window)
+    n = steps - window + 1  # ends: 80, ten a bin; 31; 5
+    width = np.bincount(np.arange(n) * BINS // n, minlength=BINS)
     keys = jax.random.split(jax.random.key(0), 4000)
 
     def counts(ends):
         found, bins = jax.vmap(lambda k: draw_end(k, inner, jnp.asarray(ends)))(keys)
-        assert found.min() >= 8 and found.max() <= 87
-        np.testing.assert_array_equal(bins, (found - 8) // 10)
+        np.testing.assert_array_equal(np.unique(found), np.arange(window, steps + 1))
+        np.testing.assert_array_equal(bins, (found - window) * BINS // n)
         return np.bincount(bins, minlength=BINS) / len(keys)
 
-    np.testing.assert_allclose(counts(np.zeros(BINS, np.float32)), 1 / BINS, atol=0.02)
+    def chance(size):
+        size = np.where(width, size, 0)
+        return 0.8 * size / size.sum() + 0.2 * width / n
+
+    np.testing.assert_allclose(counts(np.zeros(BINS, np.float32)), chance(1), atol=0.02)
     some = np.array([1, 1, 2, 4, 1, 1, 2, 0], np.float32)
-    want = 0.8 * np.array([1, 1, 2, 4, 1, 1, 2, 4]) / 16 + 0.2 / BINS
-    np.testing.assert_allclose(counts(some), want, atol=0.02)
+    np.testing.assert_allclose(counts(some), chance([1, 1, 2, 4, 1, 1, 2, 4]), atol=0.02)
 
 
 def outer_steps(engine, n, **change):

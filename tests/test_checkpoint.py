@@ -73,6 +73,12 @@ def test_a_stage_is_never_overwritten(tmp_path):
     assert not checkpoint.load(tmp_path, 1, {"a": np.zeros(2)})[0]["a"].any()
 
 
+def test_narrower_numbers_of_an_older_version_are_taken(tmp_path):
+    checkpoint.save(tmp_path, 1, {"a": np.arange(3, dtype=np.int32)}, {})
+    loaded, _ = checkpoint.load(tmp_path, 1, {"a": np.zeros(3, np.int64)})
+    assert same(loaded, {"a": np.arange(3)})
+
+
 @pytest.mark.parametrize(
     ("other", "named"),
     [

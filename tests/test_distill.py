@@ -11,10 +11,10 @@ import toy
 from diet_jax import checkpoint
 from diet_jax import memory as mem
 from diet_jax.baselines import find
-from diet_jax.distill import Progress, blank_halfway, distill_stage, growth
+from diet_jax.distill import Progress, blank_halfway, choose_rows, distill_stage, growth
 from diet_jax.models import init_params, make_model
 from diet_jax.optim import Optimizer
-from diet_jax.scene import lay_out, set_scene
+from diet_jax.scene import lay_out, of_all_slots, set_scene
 from diet_jax.select import Look
 from diet_jax.types import InputError
 
@@ -88,6 +88,46 @@ def test_no_row_is_taken_twice_where_few_are_left(engine):
     """15 rows at random, then 15 of a pool of 32 out of the same 60."""
     memory, _ = distill_stage(engine, toy.empty(), toy.stage(1), 30, 2, 1, jax.random.key(0))
     assert len(np.unique(memory.source[memory.valid])) == 30
+
+
+def test_a_stage_may_give_nearly_all_of_its_rows(engine):
+    """At the last round a pool of 32 out of 60 has less than the 15 rows that are left."""
+    plan = engine.plan._replace(rounds=4)
+    memory, _ = distill_stage(
+        engine._replace(plan=plan), toy.empty(), toy.stage(1), 32, 2, 1, jax.random.key(0)
+    )
+    assert memory.valid.sum() == 32 and len(np.unique(memory.source[:32])) == 32
+
+
+def test_slots_that_no_window_draws_are_judged_too():
+    """20 slots, windows of 2 steps of 4: all have an influence, of which many windows' mean is like
+    that of what they draw, so that no slot is passed over for its place."""
+    one = toy.smooth_proxy()._replace(window=2, batch=4, steps=6)
+    engine = toy.engine(proxies=(one,), trajectories=1)
+    (ids, dense, *_), source, logit, *_ = toy.stage(1)
+    memory = mem.append(toy.empty(), ids[:20], dense[:20], 8 * logit[:20], 0, 1, source[:20])
+    scene = set_scene(engine, memory, memory, lay_out(engine, toy.stage(2)), 0.3)
+    drawn, judged = [], []
+    for key in jax.random.split(jax.random.key(0), 300):
+        _, of_slots = choose_rows(engine, memory, toy.stage(2), scene, 4, key)
+        drawn.append(of_slots)
+        judged.append(of_all_slots(engine, memory, scene, of_slots, key))
+    drawn, judged = np.array(drawn), np.array(judged)
+    assert np.all((drawn != 0).sum(1) == 8) and np.all((judged != 0) == memory.valid)
+    assert np.corrcoef(drawn.mean(0)[:20], judged.mean(0)[:20])[0, 1] > 0.85
+    enough = engine._replace(draws=20)  # then what was drawn is exact, and stays
+    assert np.array_equal(of_all_slots(enough, memory, scene, drawn[0], key), drawn[0])
+
+
+@pytest.mark.parametrize("mix_by", ["teacher", "label"])
+def test_a_stage_too_short_for_a_slot_adds_none(mix_by):
+    engine = toy.engine(mix_by=mix_by)
+    blank = mem.empty(toy.CAPACITY, len(toy.FIELDS), 1, n_mixed=2)
+    first, second = (s._replace(embed=lambda at: at[:, None] * 1.0) for s in map(toy.stage, (1, 2)))
+    old, _ = distill_stage(engine, blank, first, 4, 2, 1, jax.random.key(0))
+    new, facts = distill_stage(engine, old, second, 0, 2, 2, jax.random.key(0))
+    assert new.valid.sum() == 4 and facts["written"] > 0
+    assert np.any(new.label_logit != old.label_logit)
 
 
 def test_the_cap_on_one_value_holds_within_a_round(streamed):

@@ -80,6 +80,13 @@ def test_k_center_leaves_no_row_as_far_as_random_rows_do(seen):
     assert farthest(select.k_center(seen, 16, np.random.default_rng(0))) < np.mean(drawn)
 
 
+def test_k_center_takes_no_row_twice_where_all_are_alike(seen):
+    rows = seen.stage.rows
+    alike = rows._replace(ids=0 * rows.ids, dense=0 * rows.dense, label=0 * rows.label)
+    one = seen._replace(stage=seen.stage._replace(rows=alike))  # and no positive one to take
+    assert len(set(select.k_center(one, 16, np.random.default_rng(0)))) == 16
+
+
 def test_slopes_are_those_of_the_rows_own_gradients(seen):
     rows, model = seen.stage.rows, seen.teacher.model
 
@@ -142,6 +149,17 @@ def test_a_window_forgets_and_a_reservoir_keeps_its_share(seen):
     assert 8 < np.mean(olds) <= 10  # half of the rows so far are old, and 10 slots at most
     assert len(set(olds)) > 1
     assert np.bincount(born("random_hard", 0)[0])[1:].tolist() == [10, 10]
+
+
+def test_a_window_wider_than_a_stage_keeps_the_latest_of_the_past(seen):
+    """Stages of 10 rows, whose rows take the places that others have left."""
+    memory, rows = toy.empty(), type(seen.stage.rows)(*(a[:10] for a in seen.stage.rows))
+    for number, n in enumerate((6, 12, 15, 15), 1):
+        end = 10 * number
+        here = seen.stage._replace(rows=rows, source=np.arange(end - 10, end))
+        args = seen._replace(stage=here), n, 3, number, np.random.default_rng(0)
+        memory = find("window_hard")(memory, *args)
+        assert sorted(memory.source[memory.valid]) == list(range(end - n, end))
 
 
 def test_an_unknown_baseline_is_named_with_the_known_ones():

@@ -23,7 +23,7 @@ def problem():
     return jax.tree.map(jnp.asarray, data._replace(ids=ids.astype(np.int32))), jnp.asarray(order)
 
 
-@pytest.mark.parametrize("name", ["lazy_adam", "rowwise_adagrad"])
+@pytest.mark.parametrize("name", ["lazy_adam", "rowwise_adagrad", "sgd"])
 def test_it_is_training_on_the_whole_table(name):
     # As wide as the table is long: the leaves of the net are not to be taken for rows.
     model = make_model("DeepFM", dim=2, hidden=(toy.VOCAB,), init_scale=0.3, pool=POOL)

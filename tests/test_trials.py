@@ -87,6 +87,8 @@ def test_with_several_labels_an_auc_is_within_each():
     assert found["logloss"] == pytest.approx(metrics.log_loss(label[:4], logit[:4]))
     one = trials.scores(test, logit, {})
     assert one["auc"] == 0.75 and "auc:click" not in one
+    again = test._replace(part=np.array([0, 0, 1, 1, 2, 2, 3, 3]))  # the second of one class
+    assert trials.scores(again, logit, {})["auc_past"] == 0.5
     nobody = trials.scores(test._replace(ids=ids[:, [0, 1, 1]]), logit, {"click": 1, "rare": 0})
     assert nobody["auc"] < 1
 
