@@ -1,6 +1,7 @@
 """What values a config may have, and what to set a key to instead."""
 
 import re
+from collections.abc import Iterable
 from operator import attrgetter
 
 from ml_collections import ConfigDict
@@ -51,6 +52,7 @@ def requirements(config: Config) -> list[tuple[str, bool, str]]:
         ("memory.own", 0 <= c.memory.own <= c.memory.mix, "0 to memory.mix"),
         ("memory.mix_by", c.memory.mix_by in MIX_BY, f"one of {', '.join(MIX_BY)}"),
         ("memory.mix", c.memory.mix == 1 or o.objective == "loss", "1 here: loss only"),
+        ("inner.hidden", whole(i.hidden, 1), "whole numbers of 1 or more"),
         ("inner.dim", i.dim >= 1, "1 or more"),
         ("inner.lr", min(i.lr.values()) > 0, "numbers above 0"),
         ("inner.window", 1 <= i.window <= i.steps, "1 to inner.steps"),
@@ -108,6 +110,8 @@ def requirements(config: Config) -> list[tuple[str, bool, str]]:
         ("eval.validation_share", 0 < e.validation_share < 1, "between 0 and 1"),
         ("eval.archs", len(set(e.archs)) == len(e.archs) > 0, "distinct names, at least one"),
         ("eval.seeds", len(set(e.seeds)) == len(e.seeds) > 0, "distinct numbers, at least one"),
+        ("eval.seeds", whole(e.seeds, 0), "whole numbers of 0 or more"),
+        ("eval.hidden", whole(e.hidden, 1), "whole numbers of 1 or more"),
         *(
             (f"eval.lr.{name}", min(lr.values()) > 0, "numbers above 0")
             for name, lr in e.lr.items()
@@ -124,3 +128,7 @@ def requirements(config: Config) -> list[tuple[str, bool, str]]:
         ("mesh.data", c.mesh.data >= 0, "0 or more"),
         ("mesh.table", c.mesh.table >= 1, "1 or more"),
     ]
+
+
+def whole(numbers: Iterable, least: int) -> bool:
+    return all(isinstance(number, int) and number >= least for number in numbers)

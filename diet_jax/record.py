@@ -4,12 +4,15 @@ metrics.jsonl is the truth and TensorBoard is a mirror of it, rebuilt from it wh
 or resumes. Reading needs the standard library alone, so that reports start at once.
 """
 
+import fcntl
 import json
 import math
 import os
 import shutil
 import time
 from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +66,24 @@ def open_workdir(workdir: str | Path, config: Any, env: dict, enabled: bool = Tr
             "give a --workdir that you may write to"
         ) from None
     return recorder
+
+
+@contextmanager
+def alone(workdir: Path) -> Iterator[None]:
+    """Holds the folder while a run writes there: two at once would both write every record.
+
+    Raises InputError if another process does. Where files cannot be locked nobody is kept out.
+    """
+    with open(workdir / ".lock", "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(
+                f"another process runs in workdir {workdir}; wait for it, or give another --workdir"
+            ) from None
+        except OSError:
+            pass
+        yield
 
 
 class Recorder:

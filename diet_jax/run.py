@@ -6,7 +6,7 @@ Every process of a job runs this; only the first one reads and writes the folder
 import time
 import zlib
 from collections.abc import Callable, Collection
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -30,7 +30,7 @@ from diet_jax.distill import (
 from diet_jax.export import export_memory
 from diet_jax.job import Job, State, prepare, rows_per_slot, slots_after, slots_of_stage
 from diet_jax.preemption import Preempted
-from diet_jax.record import Recorder, evaluated_stages, is_finished, open_workdir
+from diet_jax.record import Recorder, alone, evaluated_stages, is_finished, open_workdir
 from diet_jax.report import build_report
 from diet_jax.select import SELECTORS, Look
 from diet_jax.train import key_for
@@ -254,10 +254,17 @@ def run(
         with console.preparation() if first else nullcontext(Report()) as report:
             job = prepare(config, report)
         sharding.same_everywhere("config and log", digest(job), "start all with the same ones")
-        sharding.told_by_first(lambda: bool(open_workdir(folder, config, env)))
-        if sharding.any_process(not (folder / "config.json").exists()):
-            raise InputError(f"not all hosts see {folder}; give a --workdir that they share")
-        with Recorder(folder, enabled=first) as recorder:
+        with ExitStack() as stack:
+
+            def take() -> bool:
+                stack.enter_context(open_workdir(folder, config, env))
+                stack.enter_context(alone(folder))
+                return True
+
+            sharding.told_by_first(take)
+            if sharding.any_process(not (folder / "config.json").exists()):
+                raise InputError(f"not all hosts see {folder}; give a --workdir that they share")
+            recorder = stack.enter_context(Recorder(folder, enabled=first))
             stream_through(job, folder, recorder, watch())
     path = folder / "report.html"
     if first:
@@ -277,24 +284,34 @@ def stream_through(
 ) -> None:
     """Do every stage that is not done yet: distill, save, judge; at the end export the memory.
 
-    To resume: (1) the newest checkpoint gives the state; (2) a stage that has a checkpoint but no
-    evaluation is only evaluated; (3) one that was saved under way goes on; (4) records of a stage
-    that was cut off are dropped.
+    To resume: (1) the checkpoint of the last stage evaluated gives the state; (2) a stage that has
+    a checkpoint but no evaluation is only evaluated; (3) one that was saved under way goes on; (4)
+    records of a stage that was cut off are dropped.
+
+    Raises InputError if the checkpoint to go on from is gone.
     """
     start, last = time.perf_counter(), len(job.steps)
     saved = checkpoint.stages(folder)
-    first = sharding.told_by_first(lambda: len(evaluated_stages(recorder.records()))) + 1
+    done = sharding.told_by_first(lambda: evaluated_stages(recorder.records()))
+    first = next(number for number in range(1, last + 2) if number not in done)
     recorder.drop_from(first)
-    state, facts = job.first, {}
-    if saved:
-        state, facts = checkpoint.load(folder, saved[-1], job.first)
+    state = job.first
+    if first > 1 and first not in saved:
+        if first - 1 not in saved:
+            raise InputError(
+                f"{folder / checkpoint.FOLDER}: stage {first} goes on from the checkpoint of stage "
+                f"{first - 1}, which is gone; put it back, or give another --workdir"
+            )
+        state, _ = checkpoint.load(folder, first - 1, job.first)
 
     def between() -> None:
         if stop():
             raise Preempted
 
     for number in range(first, last + 1):
-        if number not in saved:
+        if number in saved:
+            state, facts = checkpoint.load(folder, number, job.first)
+        else:
             state, facts = go_on(job, folder, state, number, stop)
             checkpoint.save(folder, number, state, facts)
             checkpoint.clear(folder)

@@ -121,6 +121,8 @@ def test_files_that_hold_nothing(fails, tmp_path, name):
         ({"seed": -1}, ("seed is -1",)),
         ({"growth.rounds": 1, "memory.rate": 0.5}, ("growth.pool", "too few candidates")),
         ({"eval.seeds": (1, 1)}, ("eval.seeds", "distinct")),
+        ({"eval.seeds": (-1,)}, ("eval.seeds", "0 or more")),
+        ({"inner.hidden": (0,)}, ("inner.hidden", "1 or more")),
         ({"growth.spread_field": "colour"}, ("growth.spread_field 'colour'", "user, item, place")),
         ({"eval.on": "yesterday"}, ("eval.on", "validation")),
         ({"inner.optimizer": "lion"}, ("'lion'", "adagrad")),

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from diet_jax.checkpoint import PAUSED, stages
-from diet_jax.record import read_records
+from diet_jax.record import alone, read_records
 
 LOG_ROWS = 100_836
 METHODS = {"full", "memory", "random_hard", "random_soft"}
@@ -69,7 +70,7 @@ def test_it_ends_well_and_says_only_what_a_person_needs(whole):
 
 def test_everything_that_is_promised_is_in_the_workdir(whole):
     workdir, _ = whole
-    names = "checkpoints config.json env.json export metrics.jsonl report.html tb".split()
+    names = ".lock checkpoints config.json env.json export metrics.jsonl report.html tb".split()
     assert sorted(path.name for path in workdir.iterdir()) == names
     assert stages(workdir) == [1, 2]
     exported = sorted(path.name for path in (workdir / "export").iterdir())
@@ -217,6 +218,34 @@ def test_kill_9_within_a_stage_goes_on_from_its_last_save(whole, command, tmp_pa
     assert measurements(workdir) == measurements(whole[0])
     got, want = (pq.read_table(w / "export" / "memory.parquet") for w in (workdir, whole[0]))
     assert got.equals(want)
+
+
+def test_what_is_gone_from_a_workdir_is_asked_for_or_made_anew(whole, command, tmp_path):
+    """Without its records all is judged again on the memories that were saved; without the
+    checkpoint that the next stage goes on from, the run is refused, and loses nothing."""
+    workdir = tmp_path / "copy"
+    shutil.copytree(whole[0], workdir)
+    args, env = command(workdir)
+    log = workdir / "metrics.jsonl"
+    log.unlink()
+    status, _, err = cli.run(*args, **env)
+    assert status == 0, err
+    assert measurements(workdir) == measurements(whole[0])
+
+    lines = log.read_text().splitlines(keepends=True)
+    ends = [k for k, line in enumerate(lines, 1) if '"kind": "stage"' in line]
+    log.write_text("".join(lines[: ends[0]]))
+    shutil.rmtree(workdir / "checkpoints")
+    status, _, err = cli.run(*args, **env)
+    assert status == 2 and "checkpoint of stage 1" in err and str(workdir) in err
+    assert log.read_text() == "".join(lines[: ends[0]])
+
+
+def test_a_workdir_is_for_one_run_at_a_time(command, tmp_path):
+    args, env = command(tmp_path)
+    with alone(tmp_path):
+        status, _, err = cli.run(*args, **env)
+    assert status == 2 and "another process" in err and not (tmp_path / "metrics.jsonl").exists()
 
 
 def test_tensorflow_stays_out():
