@@ -8,7 +8,7 @@ The argument `tune` (configs/zoo.py:tune) tries a grid of learning rates and L2 
 
 from ml_collections import ConfigDict
 
-from diet_jax.types import Config
+from diet_jax.types import Config, InputError
 
 WIDE = ("LR", "FM", "FwFM", "FmFM")  # no layers of their own
 DEEP = (
@@ -23,12 +23,17 @@ def get_config(how: str = "") -> Config:
     # Learning rates and L2 to try beside those of the recipe; no l2s: the recipe's. Settings of the
     # architecture to try with each, such as ("", "init_scale=0.1"); none: as it is.
     c.settings = ()
-    c.methods, c.lrs, c.l2s = {
+    known = {
         "": (("full", *subsets), (), ()),
         "tune": (subsets, (0.00125, 0.005, 0.02, 0.08), (0.0, 0.3)),
         "tune_fine": (subsets, (0.0025, 0.005, 0.01, 0.02, 0.04, 0.08), (0.0, 0.03, 0.1, 0.3)),
         "tune_full": (("full",), (0.002, 0.008), ()),
-    }[how]
+    }
+    if how not in known:
+        raise InputError(
+            f"configs/zoo.py has no {how!r}; choose from {', '.join(filter(None, known))}"
+        )
+    c.methods, c.lrs, c.l2s = known[how]
     models = [(arch, 8, ()) for arch in WIDE] + [(arch, 8, (64, 32)) for arch in DEEP]
     models += [(arch, 16, (64, 32)) for arch in SIZED]
     models += [(arch, 8, (128, 64, 32)) for arch in SIZED]

@@ -139,7 +139,8 @@ def stage_table(summary: dict[str, Any], stage: int) -> Group:
     for cell in cells:
         aucs = [cell["auc"].get(m, {"mean": math.nan})["mean"] for m in methods]
         table.add_row(cell["arch"], *map(auc, aucs), ratio(cell["R"]))
-    title = f"Stage {stage} of {record['stages']}: AUC on stage {stage + 1}{_over(summary)}"
+    judge = "its validation rows" if _held_out(summary) else f"stage {stage + 1}"
+    title = f"Stage {stage} of {record['stages']}: AUC on {judge}{_over(summary)}"
     note = (
         f"{slots(record)} for {record['rows_so_far']:,} rows"
         f" ({record['slots'] / record['rows_so_far']:.1%})"
@@ -173,7 +174,8 @@ def summary_view(summary: dict[str, Any]) -> Group:
     table.add_section()
     table.add_row("rows per trial", *(count(overall["rows"][m]) for m in methods))
     table.add_row("seconds per trial", *(plain(overall["seconds"][m]) for m in methods))
-    title = f"Mean over {_stages_text(summary)}{_over(summary)}: AUC on the stage after"
+    judge = "validation rows of the same stage" if _held_out(summary) else "the stage after"
+    title = f"Mean over {_stages_text(summary)}{_over(summary)}: AUC on {judge}"
     return Group(Text(title, style="bold"), table, *map(Text, _closing_lines(summary)))
 
 
@@ -275,6 +277,11 @@ def _table(columns: list[str]) -> Table:
 
 def _record_of(summary: dict[str, Any], stage: int) -> Record:
     return next(r for r in summary["stage_records"] if r["stage"] == stage)
+
+
+def _held_out(summary: dict[str, Any]) -> bool:
+    """Whether rows of a stage itself judged it: only beside the next are those so far scored."""
+    return not any(m["n"] for cell in summary["cells"] for m in cell["auc_current"].values())
 
 
 def _over(summary: dict[str, Any]) -> str:

@@ -13,13 +13,16 @@ that judge nothing, let these be of runs with --config.eval.on=validation, and
 choose more steadily than one.
 
 The results go to --out (default: zoo/ in the first run): trials.jsonl, which is also what a second
-call resumes from, and zoo.md with its figures.
+call resumes from, and zoo.md with its figures. The file may hold other runs and other zoos as well,
+none of which the page shows.
 """
 
 import itertools
 import json
+import os
+import zlib
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,12 +31,22 @@ from absl import app, flags
 from ml_collections import ConfigDict, config_flags
 
 from diet_jax import checkpoint, command, console, sharding
+from diet_jax.files import replace_text
 from diet_jax.job import Job, State, prepare
 from diet_jax.models import make_model
-from diet_jax.record import evaluated_stages, read_records, software_versions
+from diet_jax.record import (
+    _PLACE,
+    evaluated_stages,
+    flatten,
+    is_finished,
+    read_records,
+    software_versions,
+)
+from diet_jax.report import read_config
 from diet_jax.report import zoo as report
 from diet_jax.report.zoo import Choice, Choices, at
 from diet_jax.run import judge
+from diet_jax.summary import METHODS
 from diet_jax.trial import make_trials
 from diet_jax.types import Config, InputError
 
@@ -58,7 +71,12 @@ def compare() -> Path:
     out = Path(OUT.value or Path(folders[0]) / "zoo")
     file = out / "trials.jsonl"
     zoo: Config = ZOO.value
-    chosen = best([r for folder in RATES.value or [] for r in read_records(known_file(folder))])
+    for method in zoo.methods:
+        if method not in METHODS:
+            raise InputError(f"zoo.methods has {method!r}; choose from {', '.join(METHODS)}")
+    specs = {name: spec_of(spec) for name, spec in zoo.variants.items()}
+    rates = [latest(read_records(known_file(folder))) for folder in RATES.value or []]
+    chosen = best(itertools.chain(*rates), specs)
     if len({Path(folder).name for folder in folders}) < len(folders):
         raise InputError("two of --memory have one name, by which results are kept; rename one")
     memories = [open_run(Path(folder)) for folder in folders]
@@ -71,19 +89,27 @@ def compare() -> Path:
     out.mkdir(parents=True, exist_ok=True)
     if not jax.config.values["jax_compilation_cache_dir"]:
         jax.config.update("jax_compilation_cache_dir", str(out / "compiled"))
-    for line in measure(memories, zoo, chosen, read_records(file)):
+    records = read_records(file)
+    replace_text(file, "".join(map(line, records)))  # without half a last line
+    for found in measure(memories, zoo, chosen, ours(records, memories, specs)):
         with open(file, "a") as done:
-            done.write("".join(json.dumps(record) + "\n" for record in line))
-        first = line[0]
+            done.write("".join(map(line, found)))
+            done.flush()
+            os.fsync(done.fileno())
+        records += found
+        first = found[0]
         print(f"{first['run']}: {first['variant']}, {first['method']}", flush=True)
-    lines = read_records(file)
     shown = {
         (method, name): chosen.get((method, name)) or usual(memories[0], method, spec.arch)
         for method in zoo.methods
         for name, spec in zoo.variants.items()
     }
     env = software_versions() | {"device": ", ".join(sorted(set(sharding.device_kinds())))}
-    return report.write(out, lines, {name: dict(s) for name, s in zoo.variants.items()}, shown, env)
+    return report.write(out, ours(records, memories, specs), specs, shown, env)
+
+
+def line(record: dict) -> str:
+    return json.dumps(record) + "\n"
 
 
 def known_file(folder: str) -> Path:
@@ -95,19 +121,54 @@ def known_file(folder: str) -> Path:
 
 def open_run(folder: Path) -> Memory:
     """A finished run. Raises InputError if the folder holds none."""
-    stages = evaluated_stages(read_records(folder / "metrics.jsonl"))
-    if not stages:
-        raise InputError(f"{folder} holds no run with a finished stage; give --memory a --workdir")
-    config = ConfigDict(json.loads((folder / "config.json").read_text()))
+    records = read_records(folder / "metrics.jsonl")
+    if not is_finished(records):
+        raise InputError(f"{folder} holds no finished run; resume it, or give another --memory")
+    config, stage = ConfigDict(read_config(folder)), evaluated_stages(records)[-1]
+    config.mesh = ConfigDict({"trajectory": 0, "data": 0, "table": 1})  # of the devices at hand
+    if stage not in checkpoint.stages(folder):
+        raise InputError(f"{folder} has no checkpoint of stage {stage}; copy the folder whole")
     with console.preparation() as progress:
         job = prepare(config, progress)
-    state, _ = checkpoint.load(folder, stages[-1], job.first)
-    return Memory(folder, job, state, stages[-1])
+    state, _ = checkpoint.load(folder, stage, job.first)
+    return Memory(folder, job, state, stage)
 
 
 def others_than_seed(memory: Memory) -> str:
     """All that runs have to share to be compared, as text."""
-    return json.dumps(memory.job.config.to_dict() | {"seed": 0, "stage": memory.stage}, default=str)
+    return said(memory, seed=0, stage=memory.stage)
+
+
+def run_of(memory: Memory) -> dict[str, Any]:
+    """What a record says of its run; config: 32 bits that tell apart others, but not all."""
+    mark = zlib.crc32(said(memory).encode())
+    return {"run": memory.folder.name, "config": mark, "stage": memory.stage}
+
+
+def said(memory: Memory, **change: Any) -> str:
+    """The run's config as text, but for where the run took place."""
+    flat = flatten(memory.job.config.to_dict()) | change
+    return json.dumps({k: v for k, v in sorted(flat.items()) if not k.startswith(_PLACE)})
+
+
+def spec_of(spec: Config) -> dict[str, Any]:
+    """As it is read back from a record."""
+    return {**spec, "hidden": list(spec.hidden)}
+
+
+def latest(records: Iterable[dict]) -> list[dict]:
+    """Without the lines of a training that was cut off while written, and done anew."""
+    return list({(key(r), r["seed"]): r for r in records}.values())
+
+
+def ours(records: list[dict], memories: list[Memory], specs: dict[str, dict]) -> list[dict]:
+    """Those of these runs' last stages and of these variants; older ones name no config."""
+    found = []
+    for memory in memories:
+        run, first = run_of(memory), memory is memories[0]
+        known = [run | r for r in records if first or r["method"] != "full"]
+        found += [r for r in known if r | run == r and r["spec"] == specs.get(r["variant"])]
+    return latest(found)
 
 
 def usual(memory: Memory, method: str, arch: str) -> Choice:
@@ -115,11 +176,12 @@ def usual(memory: Memory, method: str, arch: str) -> Choice:
     return Choice(*memory.job.evaluation.rates(method, arch))
 
 
-def best(records: list[dict]) -> Choices:
-    """Those of the highest mean AUC, of equals the first."""
+def best(records: Iterable[dict], specs: dict[str, dict]) -> Choices:
+    """By method and variant, those of the highest mean AUC, of equals the first."""
     found = defaultdict(lambda: defaultdict(list))
     for r in records:
-        found[r["method"], r["variant"]][at(r)].append(r["auc"])
+        if r["spec"] == specs.get(r["variant"]):
+            found[r["method"], r["variant"]][at(r)].append(r["auc"])
     return {
         key: max(grid, key=lambda choice: sum(grid[choice]) / len(grid[choice]))
         for key, grid in found.items()
@@ -130,7 +192,9 @@ def measure(
     memories: list[Memory], zoo: Config, chosen: Choices, done: list[dict]
 ) -> Iterator[list[dict]]:
     """The records of every training that is not done yet, all seeds of one at a time."""
-    keys = {key(record) for record in done}
+    have = defaultdict(set)
+    for r in done:
+        have[key(r)].add(r["seed"])
     for name, spec in zoo.variants.items():
         compiled = {}  # by setting: serves all memories and methods
         for memory, method in ((memory, method) for memory in memories for method in zoo.methods):
@@ -141,19 +205,19 @@ def measure(
             grid = [chosen.get((method, name), default), *map(Choice._make, tried)]
             for choice in dict.fromkeys(grid):
                 about = {
-                    "run": memory.folder.name,
-                    "stage": memory.stage,
+                    **run_of(memory),
                     "method": method,
                     "variant": name,
-                    "spec": {**spec, "hidden": list(spec.hidden)},
+                    "spec": spec_of(spec),
                     **choice._asdict(),
                 }
-                if key(about) in keys:
+                seeds = memory.job.evaluation.seeds
+                seeds = twice(seeds) if method == "full" else seeds
+                if have[key(about)] >= set(seeds):
                     continue
                 if choice.setting not in compiled:
                     compiled[choice.setting] = variant(memories[0], name, spec, choice.setting)
                 plan = memory.job.evaluation._replace(**compiled[choice.setting])
-                seeds = twice(plan.seeds) if method == "full" else plan.seeds
                 plan = plan._replace(rates=lambda *_, both=choice[:2]: both, seeds=seeds)
                 job = memory.job._replace(evaluation=plan)
                 records = judge(job, memory.state, memory.stage, (method,))
@@ -161,7 +225,7 @@ def measure(
 
 
 def key(record: dict) -> str:
-    about = [record[k] for k in ("run", "stage", "method", "spec")]
+    about = [record.get(k) for k in ("run", "config", "stage", "method", "variant", "spec")]
     return json.dumps([*about, *at(record)])
 
 
@@ -190,8 +254,14 @@ def main(argv: list[str]) -> None:
 
 def parse(argv: list[str]) -> list[str]:
     rest = command.parse(argv)
+    if command.CONFIG.value is not None:
+        command.fail("--config has no part in this: runs have theirs, and the models are in --zoo")
     if not MEMORY.value or ZOO.value is None:
         command.fail("give both --memory=FOLDER of a finished run and --zoo=configs/zoo.py")
+    try:
+        ZOO.value.lock()  # a file that could not be loaded says so at its first use
+    except OSError as error:
+        command.fail(f"--zoo cannot be read: {str(error).splitlines()[-1]}")
     return rest
 
 

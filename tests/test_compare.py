@@ -1,21 +1,33 @@
 """A comparison over a zoo trains every variant on every subset once, and says how ranks agree."""
 
+import json
+import re
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import cli
+import jax
 import numpy as np
 import polars as pl
 import pytest
 import toy
+from absl.testing import flagsaver
 from ml_collections import ConfigDict
 
+from configs import default
 from configs import zoo as published_zoo
-from diet_jax import evaluate
+from diet_jax import checkpoint, evaluate
 from diet_jax.job import State, prepare
 from diet_jax.models import MODELS
+from diet_jax.record import read_records
 from diet_jax.report import zoo as page
 from diet_jax.report.zoo import Choice
 from diet_jax.run import begin, extend, judge
 from diet_jax.types import InputError
 
 ENV = {"jax": "1", "device": "toy"}
+SUBSETS = ("memory", "random_soft")
 
 
 @pytest.fixture(scope="module")
@@ -32,12 +44,11 @@ def memory(tmp_path_factory):
     return evaluate.Memory(root / "run", job, state, 1)
 
 
-def grid(lrs=(), settings=()) -> ConfigDict:
+def grid(lrs=(), settings=(), dim=2, methods=("full", "memory", "random_soft")) -> ConfigDict:
     variants = {
         "LR": {"arch": "LR", "dim": 1, "hidden": ()},
-        "FM": {"arch": "FM", "dim": 2, "hidden": ()},
+        "FM": {"arch": "FM", "dim": dim, "hidden": ()},
     }
-    methods = ("full", "memory", "random_soft")
     found = {"methods": methods, "lrs": lrs, "l2s": (), "settings": settings}
     return ConfigDict(found | {"variants": variants})
 
@@ -65,6 +76,53 @@ def place(record):
     return record["method"], record["variant"]
 
 
+def specs(zoo):
+    return {name: evaluate.spec_of(spec) for name, spec in zoo.variants.items()}
+
+
+def test_all_rows_are_trained_on_once_for_all_runs(memory):
+    runs, zoo = [memory, memory._replace(folder=Path("other"))], grid(methods=("full", "memory"))
+    records = sum(evaluate.measure(runs, zoo, {}, []), [])
+    for run, wanted in (("run", (8, 4)), ("other", (0, 4))):
+        methods = [r["method"] for r in records if r["run"] == run]
+        assert (methods.count("full"), methods.count("memory")) == wanted
+    alone = [r | {"run": "other"} for r in records if r["method"] == "full"]  # of a call for it
+    pages = (evaluate.ours(found, runs, specs(zoo)) for found in (records, records + alone))
+    assert next(pages) == next(pages)
+
+
+def test_records_of_other_runs_stages_configs_and_specs_are_told_apart(memory):
+    zoo = grid(methods=("memory",))
+    records = sum(evaluate.measure([memory], zoo, {}, []), [])
+    others = [
+        {"run": "other"},
+        {"stage": 2},
+        {"config": records[0]["config"] + 1},
+        {"spec": records[0]["spec"] | {"dim": 16}},
+        {"variant": "LR 16"},
+    ]
+    strange = [r | other | {"auc": 0.0} for r in records for other in others]
+    assert evaluate.ours(strange, [memory], specs(zoo)) == []
+    assert evaluate.ours(strange + records, [memory], specs(zoo)) == records
+    older = [{k: v for k, v in r.items() if k != "config"} for r in records]
+    assert evaluate.ours(older, [memory], specs(zoo)) == records
+
+
+def configured(memory, **change):
+    config = memory.job.config.copy_and_resolve_references()
+    config.update_from_flattened_dict(change)
+    return memory._replace(job=memory.job._replace(config=config))
+
+
+def test_the_config_tells_runs_apart_but_not_where_they_took_place(memory):
+    changes = {"mesh.table": 2, "checkpoint.every": 0.5}, {"seed": 1}, {"memory.rate": 0.2}
+    runs = [memory, *(configured(memory, **change) for change in changes)]
+    marks = [evaluate.run_of(run)["config"] for run in runs]
+    assert marks[0] == marks[1] and len(set(marks)) == 3
+    shared = [evaluate.others_than_seed(run) for run in runs]
+    assert shared[0] == shared[1] == shared[2] != shared[3]
+
+
 def test_settings_are_tried_at_every_rate_and_obeyed_when_chosen(memory):
     zoo = grid(lrs=(0.5,), settings=("", "init_scale=3.0"))
     records = sum(evaluate.measure([memory], zoo, {}, []), [])
@@ -79,26 +137,141 @@ def test_settings_are_tried_at_every_rate_and_obeyed_when_chosen(memory):
 def test_the_best_rates_are_those_of_the_highest_mean():
     aucs = {(0.1, 0.0): (0.6, 0.9), (0.2, 0.0): (0.7, 0.7), (0.2, 0.5): (0.8, 0.75)}
     records = [
-        {"method": "memory", "variant": "FM", "lr": lr, "l2": l2, "auc": auc}
+        {"method": "memory", "variant": "FM", "spec": {"dim": 2}, "lr": lr, "l2": l2, "auc": auc}
         for (lr, l2), two in aucs.items()
         for auc in two
     ]
-    assert evaluate.best(records) == {("memory", "FM"): Choice(0.2, 0.5)}
+    mine = {"FM": {"dim": 2}}
+    assert evaluate.best(records, mine) == {("memory", "FM"): Choice(0.2, 0.5)}
+    records.append(records[0] | {"auc": 1.0, "lr": 0.3, "spec": {"dim": 16}})
+    assert evaluate.best(records, mine) == {("memory", "FM"): Choice(0.2, 0.5)}
     records.append(records[0] | {"auc": 0.95, "setting": "init_scale=0.1"})
-    assert evaluate.best(records) == {("memory", "FM"): Choice(0.1, 0.0, "init_scale=0.1")}
+    assert evaluate.best(records, mine) == {("memory", "FM"): Choice(0.1, 0.0, "init_scale=0.1")}
+
+
+@pytest.fixture
+def compare(monkeypatch, memory, tmp_path):
+    """f(zoo) -> of a comparison, the part of its page without seconds, and all lines of --out."""
+
+    def compare(zoo, out="out", rates=(), run=memory):
+        rates = [str(tmp_path / folder) for folder in rates]
+        flags = {"MEMORY": [str(run.folder)], "ZOO": zoo, "RATES": rates, "OUT": tmp_path / out}
+        for name, value in flags.items():
+            monkeypatch.setattr(evaluate, name, SimpleNamespace(value=value))
+        monkeypatch.setattr(evaluate, "open_run", {run.folder: run}.get)
+        text = evaluate.compare().read_text()
+        lines = (tmp_path / out / "trials.jsonl").read_text().splitlines()
+        return text.split("## Every variant")[1], [json.loads(line) for line in lines]
+
+    return compare
+
+
+def test_a_page_shows_its_own_zoo_and_run_alone(compare, memory):
+    zoo = grid(methods=SUBSETS)
+    shown, records = compare(zoo)
+    other, more = compare(grid(dim=3, methods=SUBSETS))
+    assert len(more) == 1.5 * len(records)  # FM alone is another
+    (fm, lr), (wide, same) = ([t.splitlines()[k] for k in (4, 5)] for t in (shown, other))
+    assert lr == same and fm != wide  # which was trained as wide as it says
+    assert compare(zoo) == (shown, more)
+    plan = memory.job.evaluation._replace(steps=9)
+    run = configured(
+        memory._replace(job=memory.job._replace(evaluation=plan)), **{"inner.steps": 9}
+    )
+    again, most = compare(zoo, run=run)
+    assert len(most) == len(more) + len(records) and again != shown
+    assert compare(zoo) == (shown, most)
+
+
+@pytest.mark.parametrize("cut", [-1, -7, None])
+def test_what_a_kill_cut_off_is_done_anew(compare, tmp_path, cut):
+    zoo, file = grid(methods=SUBSETS), tmp_path / "out" / "trials.jsonl"
+    shown, records = compare(zoo)
+    text = file.read_text()[:cut] if cut else file.read_text().rsplit("\n", 2)[0] + "\n"
+    file.write_text(text)
+    again, more = compare(zoo)
+    assert again == shown
+    assert more[: text.count("\n")] == records[: text.count("\n")]
+    assert [(*place(r), r["seed"]) for r in more[-2:]] == [("random_soft", "LR", s) for s in (0, 4)]
+
+
+def test_the_rates_of_earlier_comparisons_are_used(compare, tmp_path):
+    zoo = grid(methods=("memory",))
+    usual = compare(zoo)[1]
+    for folder, lr, auc in (("tuned", 0.3, 0.9), ("more", 0.2, 0.8)):
+        (tmp_path / folder).mkdir()
+        found = [r | {"lr": lr, "auc": auc} for r in usual]
+        (tmp_path / folder / "trials.jsonl").write_text("".join(map(evaluate.line, found)))
+    others = [r | {"spec": {}, "lr": 7.0, "auc": 1.0} for r in usual]
+    with (tmp_path / "more" / "trials.jsonl").open("a") as file:
+        file.writelines(map(evaluate.line, others))
+    records = compare(zoo, "chosen", ("more", "tuned"))[1]
+    assert [r["lr"] for r in records] == [0.3] * 4
+    assert not {r["auc"] for r in records} & {r["auc"] for r in usual}  # and trained with
 
 
 def test_the_published_zoo_has_two_dozen_variants_of_known_architectures():
     for how in ("", "tune", "tune_full"):
         variants = published_zoo.get_config(how).variants
         assert len(variants) >= 24 and {v.arch for v in variants.values()} <= set(MODELS)
+    with pytest.raises(InputError, match="no 'tunee'; choose from tune, tune_fine, tune_full"):
+        published_zoo.get_config("tunee")
 
 
-def test_what_is_no_run_is_an_error_that_says_so(tmp_path):
-    with pytest.raises(InputError, match="holds no run with a finished stage"):
+def test_published_results_can_be_read(memory, tmp_path):
+    """They name no config."""
+    zoo = published_zoo.get_config()
+    file = cli.ROOT / "benchmarks/results/zoo/movielens_100k_2.jsonl"
+    records, runs = read_records(file), [memory._replace(folder=Path(f"m{k}")) for k in range(3)]
+    chosen, mine = evaluate.best(records, specs(zoo)), evaluate.ours(records, runs, specs(zoo))
+    assert len(mine) == len(records) == 792 and len(chosen) == 4 * len(zoo.variants)
+    text = page.write(tmp_path, mine, specs(zoo), chosen, ENV).read_text()
+    assert "24 variants, 3 memories" in text and "nan" not in text
+
+
+def test_a_run_is_opened_on_the_devices_at_hand(memory, tmp_path):
+    mesh = {"mesh.trajectory": 3, "mesh.data": 5, "mesh.table": 2}
+    config = configured(memory, **mesh).job.config
+    (tmp_path / "metrics.jsonl").write_text('{"kind": "stage", "stage": 1}\n')
+    with pytest.raises(InputError, match="holds no finished run"):
         evaluate.open_run(tmp_path)
-    with pytest.raises(InputError, match="trials.jsonl does not exist"):
-        evaluate.known_file(str(tmp_path))
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"kind": "run"}\n')
+    for _ in range(2):
+        with pytest.raises(InputError, match="holds no readable config.json"):
+            evaluate.open_run(tmp_path)
+        (tmp_path / "config.json").write_text("{")
+    (tmp_path / "config.json").write_text(config.to_json())
+    with pytest.raises(InputError, match="has no checkpoint of stage 1"):
+        evaluate.open_run(tmp_path)
+    checkpoint.save(tmp_path, 1, memory.state, {})
+    found = evaluate.open_run(tmp_path)
+    assert found.job.config.mesh == default.get_config().mesh and found.stage == 1
+    jax.tree.map(np.testing.assert_array_equal, found.state, memory.state)
+    assert evaluate.others_than_seed(found) == evaluate.others_than_seed(memory)
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        ((), "holds no finished run"),
+        (("--rates=nowhere",), "nowhere/trials.jsonl does not exist"),
+        (("--zoo=nope.py",), "--zoo cannot be read: .*nope.py"),
+        (("--zoo=configs/zoo.py:tunee",), "no 'tunee'"),
+        (("--zoo.methodss=full",), "methodss"),
+        (("--zoo.methods=memry",), "zoo.methods has 'memry'; choose from full, memory"),
+        (("--config=configs/quickstart.py",), "--config has no part in this"),
+    ],
+)
+def test_a_bad_command_line_ends_with_one_line(monkeypatch, capsys, tmp_path, args, words):
+    monkeypatch.chdir(cli.ROOT)
+    monkeypatch.setattr(sys, "argv", [])
+    args = ["evaluate", f"--memory={tmp_path}", "--zoo=configs/zoo.py", *args]
+    with flagsaver.flagsaver(), pytest.raises(SystemExit) as caught:
+        evaluate.main(evaluate.parse(args))
+    out, err = capsys.readouterr()
+    assert (caught.value.code, out, err.count("\n")) == (2, "", 1)
+    assert re.match(f"error: .*{words}", err), err
 
 
 def synthetic(order, noise):

@@ -35,8 +35,13 @@ def test_tables_fit_and_are_not_cut(width):
     assert "45,840,617" in text and "12,346" in text and "FinalMLP-wide" in text
 
 
+def beside_the_past(records):
+    """As where the next stage judges: those so far are scored beside it."""
+    return [r | {"auc_current": 0.6} if r["kind"] == "eval" else r for r in records]
+
+
 def test_the_stage_table_says_the_numbers():
-    records = fakes.run_records(stages=8)
+    records = beside_the_past(fakes.run_records(stages=8))
     text = printed(console.print_stage, records, 3)
     found = summarize(records)
     cell = next(c for c in found["cells"] if (c["stage"], c["arch"]) == (3, "FM"))
@@ -45,6 +50,15 @@ def test_the_stage_table_says_the_numbers():
     assert line.split() == ["FM", *aucs, f"{cell['R']:.2f}"]
     assert "Stage 3 of 8: AUC on stage 4, mean of 3 seeds" in text
     assert text.split("slots")[0].split()[-1] == "683"
+
+
+def test_tables_say_what_judged():
+    records = fakes.run_records(stages=8)
+    assert "Stage 3 of 8: AUC on its validation rows" in printed(console.print_stage, records, 3)
+    text = " ".join(printed(console.print_summary, records).split())
+    assert "AUC on validation rows of the same stage" in text and "after" not in text
+    text = " ".join(printed(console.print_summary, beside_the_past(records)).split())
+    assert "AUC on the stage after" in text and "validation" not in text
 
 
 def test_the_stage_table_says_how_many_rows_a_slot_mixes():

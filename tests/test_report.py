@@ -109,6 +109,23 @@ def test_names_from_outside_cannot_become_markup():
     assert "Distilled memory of <script>alert(1)</script>" in page.text
 
 
+@pytest.mark.parametrize("stages", [2, 8])
+def test_it_says_what_judged(stages):
+    following = "scored on the next", "scored on the following one", "AUC on the stage that follows"
+    of_the_same = "on their validation rows", "scored on validation rows", "AUC on validation rows"
+    ways = {"next": (*following, "AUC on the next stage"), "validation": of_the_same}
+    for on, other in (("next", "validation"), ("validation", "next")):
+        config = fakes.CONFIG | {"eval": {"on": on}}
+        text = Page(render(config, fakes.run_records(stages))).text
+        assert all(words in text for words in ways[on])
+        assert not any(words in text for words in ways[other])
+
+
+def test_a_log_without_a_name_is_called_by_its_source():
+    config = {"data": {"source": "criteo", "name": ""}}
+    assert "Distilled memory of criteo " in Page(render(config, fakes.stage_records(1))).text
+
+
 def test_trainings_that_died_are_named(html):
     assert "died" not in Page(html).text
     records = fakes.run_records()

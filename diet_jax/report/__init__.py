@@ -26,14 +26,18 @@ def build_report(workdir: str | Path) -> Path:
         InputError: the folder holds no config.json, or metrics.jsonl is broken.
     """
     workdir = Path(workdir)
+    config, records = read_config(workdir), read_records(workdir / "metrics.jsonl")
+    return replace_text(workdir / "report.html", render(config, records))
+
+
+def read_config(workdir: Path) -> dict[str, Any]:
+    """The config of a run. Raises InputError if the folder holds none."""
     try:
-        config = json.loads((workdir / "config.json").read_text(encoding="utf-8"))
+        return json.loads((workdir / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         raise InputError(
             f"{workdir} holds no readable config.json; give the --workdir of a run"
         ) from None
-    records = read_records(workdir / "metrics.jsonl")
-    return replace_text(workdir / "report.html", render(config, records))
 
 
 def render(config: dict[str, Any], records: list[dict[str, Any]]) -> str:
@@ -60,24 +64,26 @@ def render(config: dict[str, Any], records: list[dict[str, Any]]) -> str:
         heat=_heat,
     )
     summary = summarize(records)
+    held_out = config.get("eval", {}).get("on") == "validation"
     last = summary["stage_records"][-1] if summary["stage_records"] else None
     return environment.get_template("template.html").render(
         s=summary,
         methods=METHODS,
         name=_log_name(config),
         dead=about_dead(summary["dead"]),
+        held_out=held_out,
         last=last,
         rate=last["slots"] / last["rows_so_far"] if last else math.nan,
         heat_rows=_grid(summary),
         rank_rows=_rank_rows(summary),
-        figures=figures.draw(summary, _outer(records)),
+        figures=figures.draw(summary, _outer(records), held_out),
         config=[(key, _shown(value)) for key, value in sorted(flatten(config).items())],
     )
 
 
 def _log_name(config: dict[str, Any]) -> str:
     data = config.get("data", {})
-    name = data.get("name") or "unnamed log"
+    name = data.get("name") or data.get("source") or "unnamed log"
     return f"MovieLens {name}" if data.get("source") == "movielens" else name
 
 

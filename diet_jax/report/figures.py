@@ -47,18 +47,22 @@ RC: dict[Any, Any] = {
 _WIDTH = 9.2  # inches; the page shows it at its column's width
 
 
-def draw(summary: dict[str, Any], outer: dict[int, list[tuple[int, float]]]) -> dict[str, str]:
+def draw(
+    summary: dict[str, Any], outer: dict[int, list[tuple[int, float]]], held_out: bool = False
+) -> dict[str, str]:
     """All figures that the records allow, name -> SVG.
 
     Args:
         summary: of `diet_jax.summary.summarize`.
         outer: outer loss curves, stage -> [(step, loss)].
+        held_out: rows of a stage itself judge it, and not the next stage.
     """
+    measure = f"AUC on {'validation rows' if held_out else 'the next stage'}"
     figures = {}
     with matplotlib.rc_context(RC):
         if summary["cells"]:
             fidelity = _fidelity if len(summary["stages"]) > 1 else _fidelity_of_one_stage
-            figures["fidelity"] = _svg("fidelity", fidelity(summary))
+            figures["fidelity"] = _svg("fidelity", fidelity(summary, measure))
             figures["cost"] = _svg("cost", _cost(summary))
         if summary["ranks"] and len(summary["archs"]) > 1:
             figures["rank"] = _svg("rank", _rank(summary))
@@ -69,7 +73,7 @@ def draw(summary: dict[str, Any], outer: dict[int, list[tuple[int, float]]]) -> 
     return figures
 
 
-def _fidelity(summary: dict[str, Any]) -> Figure:
+def _fidelity(summary: dict[str, Any], measure: str) -> Figure:
     archs = summary["archs"]
     columns = min(3, len(archs))
     rows = math.ceil(len(archs) / columns)
@@ -90,7 +94,7 @@ def _fidelity(summary: dict[str, Any]) -> Figure:
     for axes in grid.flat[len(archs) :]:
         axes.set_visible(False)
     for axes in grid[:, 0]:
-        axes.set_ylabel("AUC on the next stage")
+        axes.set_ylabel(measure)
     for k in range(columns):
         lowest = grid[[r for r in range(rows) if grid[r, k].get_visible()][-1], k]
         lowest.set_xlabel("stage trained up to")
@@ -100,7 +104,7 @@ def _fidelity(summary: dict[str, Any]) -> Figure:
     return figure
 
 
-def _fidelity_of_one_stage(summary: dict[str, Any]) -> Figure:
+def _fidelity_of_one_stage(summary: dict[str, Any], measure: str) -> Figure:
     figure = Figure(figsize=(_WIDTH, 3.4))
     axes = figure.subplots()
     archs = summary["archs"]
@@ -114,7 +118,7 @@ def _fidelity_of_one_stage(summary: dict[str, Any]) -> Figure:
     axes.set_xticks(range(len(archs)), archs)
     axes.set_xlim(-0.6, len(archs) - 0.4)
     axes.grid(axis="x", visible=False)
-    axes.set_ylabel("AUC on the next stage")
+    axes.set_ylabel(measure)
     figure.legend(loc="outside upper left", ncols=4)
     return figure
 

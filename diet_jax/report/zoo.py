@@ -36,17 +36,16 @@ def write(
 ) -> Path:
     """Writes zoo.md and its figures into `out` and returns the page's path.
 
-    records: of `diet_jax.evaluate`. variants: the specs by name. chosen: of
+    records: of `diet_jax.evaluate`, of one comparison. variants: the specs by name. chosen: of
     what was tried, what the page shows.
     """
     names = list(variants)
-    mine = [r for r in records if r["variant"] in variants and at(r) == chosen.get(place(r))]
+    mine = [r for r in records if at(r) == chosen.get(place(r))]
     boards = {m: board(mine, m, names) for m in METHODS}
     boards = {m: by_run for m, by_run in boards.items() if by_run}
     text = ["# Do models rank alike?", "", *headline(boards, mine, names)]
     text += ["", "## Agreement with full data", "", *ranks(boards)]
-    tried = [r for r in records if r["variant"] in variants]
-    text += ["", "## Does the best learning rate carry over?", "", *transfer(tried, names)]
+    text += ["", "## Does the best learning rate carry over?", "", *transfer(records, names)]
     text += ["", "## Every variant", "", *table(boards, names), *settings(chosen)]
     text += [line for said in about_dead(dead(mine)) for line in ("", said)]
     text += ["", "## Other figures, mean over variants", "", *others(mine, boards)]
