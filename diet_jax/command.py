@@ -67,7 +67,9 @@ def parse(argv: list[str]) -> list[str]:
     except OSError as error:
         fail(f"config file cannot be read: {str(error).splitlines()[-1]}")
     except (flags.Error, TypeError, ValueError) as error:
-        fail(str(error))
+        # absl quotes the traceback of a config file whole; its last line is what went wrong.
+        quoted = "Traceback" in str(error)
+        fail(str(error).rsplit("Error: ", 1)[-1] if quoted else str(error))
     if len(rest) > 1:
         fail(f"unexpected argument {rest[1]!r}; options read --name=value")
     return rest

@@ -158,9 +158,21 @@ def test_avazu(tmp_path, file, given):
     assert "id" not in frame.columns
 
 
-def test_avazu_hour_that_is_none_is_null(tmp_path):
-    write(tmp_path / "train.csv", *AVAZU, AVAZU[1].replace("14102100", "14102125"))
-    assert whole(avazu.read(str(tmp_path)))["time"].null_count() == 1
+def rejected(source):
+    rejects = [r for part in source.parts for block in part.blocks() for r in block.rejects]
+    return [(r.row, r.column, r.value, r.reason) for r in rejects]
+
+
+def test_avazu_hour_that_is_none_is_rejected(tmp_path):
+    empty = AVAZU[1].replace("14102100", "")
+    write(tmp_path / "train.csv", *AVAZU, AVAZU[1].replace("14102100", "14102125"), empty)
+    source = avazu.read(str(tmp_path))
+    assert rejected(source) == [(3, "hour", "14102125", "is no hour")]
+    ((_, _, _, rejects),) = clean(source.parts, source.roles)
+    assert [(r.row, r.reason) for r in rejects] == [
+        (3, "is no hour"),
+        (4, "the value is missing"),
+    ]
 
 
 def test_avazu_says_what_is_missing(tmp_path):
@@ -330,7 +342,6 @@ def tmall(folder):
         "328862,323294,833,2882,2661,829,0",
         "328862,844400,1271,2882,,1111,2",
         "1,844400,1271,2882,2661,0511,3",
-        "2,844400,1271,2882,2661,0230,7",
     )
     write(
         folder / "user_info_format1.csv",
@@ -345,14 +356,20 @@ def test_tmall_purchases_are_positive(tmp_path):
     tmall(tmp_path / "data_format1")
     source = taobao.read(str(tmp_path), name="tmall")
     frame = whole(source)
-    assert frame["purchase"].to_list() == [False, True, False, None]
-    days = [dt.date(2014, 8, 29), dt.date(2014, 11, 11), dt.date(2014, 5, 11), None]
+    assert frame["purchase"].to_list() == [False, True, False]
+    days = [dt.date(2014, 8, 29), dt.date(2014, 11, 11), dt.date(2014, 5, 11)]
     assert frame["time"].to_list() == days
-    assert frame["brand_id"].to_list() == ["2661", None, "2661", "2661"]
-    assert frame["age_range"].to_list() == ["6", "6", None, None]
-    assert frame["gender"].to_list() == ["1", "1", None, None]
+    assert frame["brand_id"].to_list() == ["2661", None, "2661"]
+    assert frame["age_range"].to_list() == ["6", "6", None]
+    assert frame["gender"].to_list() == ["1", "1", None]
     assert [f.name for f in source.roles.fields if f.derived] == ["weekday"]
     assert "action_type" not in frame.columns
+    with open(tmp_path / "data_format1" / "user_log_format1.csv", "a") as log:
+        log.write("2,8,1,2,2,0230,1\n2,8,1,2,2,0511,7\n")
+    assert rejected(taobao.read(str(tmp_path))) == [
+        (4, "time_stamp", "0230", "is no day"),
+        (5, "action_type", "7", "is no action"),
+    ]
 
 
 def test_taobao_says_what_is_wrong(tmp_path):

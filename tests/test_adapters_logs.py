@@ -52,6 +52,11 @@ def rows(source):
     return frame
 
 
+def rejected(source):
+    rejects = [r for part in source.parts for block in part.blocks() for r in block.rejects]
+    return [(r.row, r.column, r.value, r.reason) for r in rejects]
+
+
 def shown(frame, *names):
     return frame.select(names).rows()
 
@@ -129,12 +134,13 @@ def test_mind_that_cannot_be_read(tmp_path):
     refused((str(small), "has no news.tsv"), mind.read, str(tmp_path), "small")
 
 
-def test_mind_times_and_impressions_that_are_none_become_null(tmp_path):
+def test_mind_times_and_impressions_that_are_none(tmp_path):
     bad = [("1", "U1", "2019-11-15", "", "N1-1"), ("2", "U2", "11/15/2019 8:00:00 PM", "", "")]
-    frame = rows(mind.read(str(write_mind(tmp_path / "x", bad, NEWS))))
-    assert shown(frame, "row", "time", "news", "label") == [
-        (1, None, "N1", 1),
+    source = mind.read(str(write_mind(tmp_path / "x", [*bad, ("3", "U3", "", "", "N1-1")], NEWS)))
+    assert rejected(source) == [(1, "time", "2019-11-15", "is no time")]
+    assert shown(rows(source), "row", "time", "news", "label") == [
         (2, dt.datetime(2019, 11, 15, 20), None, None),
+        (3, None, "N1", 1),
     ]
 
 
@@ -288,6 +294,15 @@ def test_amazon_reviews_without_items(tmp_path):
     assert "store" not in rows(source).columns
 
 
+def test_amazon_items_with_numbers_for_names(tmp_path):
+    write_reviews(tmp_path, packed=False)
+    path = tmp_path / "All_Beauty.jsonl"
+    path.write_text(path.read_text().replace('"B0BXYZ"', "7").replace('"0439"', "8"))
+    meta = tmp_path / "meta_All_Beauty.jsonl"
+    meta.write_text(meta.read_text().replace('"B0BXYZ"', '"7"'))
+    assert rows(amazon.read(str(tmp_path)))["store"].to_list() == ["Howard Products", None]
+
+
 HEADER = "user_id,parent_asin,rating,timestamp"
 
 
@@ -334,15 +349,15 @@ def test_yoochoose(tmp_path, blocks_of):
     source = sessions.read(str(tmp_path), negatives=2)
     frame = rows(source)
     clicks = frame.filter(pl.col("label") == 1)
-    assert clicks["row"].to_list() == [1, 2, 3, 4, 5, 6]
-    assert clicks["session"].to_list() == ["1", "1", "2", "2", "3", "3"]
+    assert clicks["row"].to_list() == [1, 2, 3, 4, 6]
+    assert rejected(source) == [(5, "time", "not a time", "is no time")]
+    assert clicks["session"].to_list() == ["1", "1", "2", "2", "3"]
     assert clicks["time"][0] == dt.datetime(2014, 4, 7, 10, 51, 9, 277000)
     assert clicks["time"][3] == dt.datetime(2014, 4, 7, 10, 58)
-    assert clicks["time"][4] is None
     # The category is that of the item's first click, where 0 says that it is not known.
     assert clicks["category"].to_list()[:4] == [None, "S", None, "2089046"]
     # Nothing came before the first click; the last row lies before all others in time.
-    assert frame.group_by("row", maintain_order=True).len()["len"].to_list() == [1, 3, 3, 3, 1, 1]
+    assert frame.group_by("row", maintain_order=True).len()["len"].to_list() == [1, 3, 3, 3, 1]
     drawn = frame.filter(pl.col("label") == 0)
     assert (
         shown(drawn.filter(pl.col("row") == 2), "item", "category", "session")
@@ -357,22 +372,25 @@ def test_diginetica(tmp_path, blocks_of):
         "sessionId;userId;itemId;timeframe;eventdate\n"
         "1;NA;81766;526309;2016-05-09\n1;NA;31331;1031018;2016-05-09\n"
         "2;123;31331;999999999;2016-05-10\n2;123;31331;5;10.05.2016\n"
+        "2;123;31331;soon;2016-05-10\n"
     )
     source = sessions.read(str(tmp_path / "train-item-views.csv"))
     frame = rows(source)
+    assert rejected(source) == [
+        (4, "eventdate", "10.05.2016", "is no time"),
+        (5, "timeframe", "soon", "is no time"),
+    ]
     assert shown(frame, "session", "item", "label") == [
         ("1", "81766", 1),
         ("1", "31331", 1),
         ("1", "81766", 0),
         ("2", "31331", 1),
         ("2", "81766", 0),
-        ("2", None, 1),
     ]
     assert frame["time"].unique(maintain_order=True).to_list() == [
         dt.datetime(2016, 5, 9, 0, 8, 46, 309000),
         dt.datetime(2016, 5, 9, 0, 17, 11, 18000),
         dt.datetime(2016, 5, 10, 23, 59, 59, 999000),
-        None,
     ]
     derived = {field.derived for field in source.roles.fields}
     assert "weekday" in derived and "hour" not in derived
@@ -385,6 +403,9 @@ def test_session_logs_that_cannot_be_read(tmp_path):
     refused(("data.name",), sessions.read, str(tmp_path))
     refused(("'tmall'",), sessions.read, str(tmp_path), "tmall")
     refused(("no column 'sessionId'",), sessions.read, str(tmp_path), "diginetica")
+    pl.DataFrame({"period": [1], "item": [2]}).write_parquet(tmp_path / "clicks.parquet")
+    words = ("clicks.parquet: no column 'order'; it has: period, item", "data.path")
+    refused(words, sessions.read, str(tmp_path), "yoochoose-periods")
     refused(("'best'",), sessions.read, str(tmp_path), "yoochoose", sampling="best")
     refused(("negatives is -1",), sessions.read, str(tmp_path), "yoochoose", negatives=-1)
 

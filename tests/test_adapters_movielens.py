@@ -126,7 +126,7 @@ def test_layouts_with_demography(tmp_path, write, name, occupation, packed):
     assert len(source.parts[0].files) == (1 if packed else 3)
 
 
-@pytest.mark.parametrize("name", ["latest-small", "20m", "25m"])
+@pytest.mark.parametrize("name", ["latest-small", "20m", "25m", "32m", "latest"])
 @pytest.mark.parametrize("packed", [False, True])
 def test_the_layout_without_demography(tmp_path, name, packed):
     source = movielens.read(name, str(place(tmp_path, write_latest, packed)), 4.0, "")
@@ -253,6 +253,7 @@ def test_names_and_paths_that_are_none(tmp_path):
         ("10m", "", "set it to one of latest-small, 100k, 1m, 20m, 25m"),
         ("100k", str(tmp_path / "ml.zip"), "is no zip file"),
         ("20m", str(tmp_path / "none"), "does not exist; set --config.data.path"),
+        ("32m", "", "data.path is empty; set it to the zip of MovieLens 32m"),
     ):
         with pytest.raises(InputError, match=words):
             movielens.read(name, path, 4.0, "")

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from small_logs import ROLES, columns, load, part, source, texts
 
 from diet_jax.data.clean import CURES, clean
-from diet_jax.data.source import Block, Dense, Field, Reject
+from diet_jax.data.source import Block, Dense, Field, Reject, map_frames
 from diet_jax.types import InputError
 
 NAN, INF = float("nan"), float("inf")
@@ -69,6 +69,42 @@ def test_other_times():
     ]
     assert checked({"time": [0, SECONDS, 0, SECONDS]})[0].time[0] == 0
     assert checked({"time": [0, 0, 0, SECONDS * 1000]})[1][0].row == 4  # most are seconds
+
+
+@pytest.mark.parametrize(
+    ("last", "kind"),
+    [
+        (2**31 - 1, pl.Date()),
+        (2**63 - 1, pl.Datetime("ms", "UTC")),
+        (2**63 - 1, pl.Datetime("us")),
+        (-(2**63), pl.Datetime("us")),
+    ],
+)
+def test_times_beyond_the_calendar_are_none(last, kind):
+    physical = pl.Int32 if kind == pl.Date else pl.Int64
+    column = pl.Series([1, 2, 3, last], dtype=physical).cast(kind)
+    rows, (reject,) = checked({"time": column})
+    assert (reject.row, reject.value, reject.reason) == (4, str(last), "is no time")
+    assert len(rows.time) == 3
+
+
+@pytest.mark.parametrize(
+    "time",
+    [
+        [20240531, 20240601, 20240601, None],
+        ["20240531", "20240601", "soon", "20240602"],
+        [2024053118.0, 2024053119.0, NAN, 2024053119.0],
+        [20240531180000, 20240531180001, 20240531235959, 20240531180000],
+    ],
+)
+def test_dates_in_digits_are_not_taken_for_seconds(time):
+    with pytest.raises(InputError, match="log, column 'time': holds dates like 2024.*2024-05-31"):
+        checked({"time": time})
+
+
+def test_numbers_that_only_look_like_dates_are_times():
+    for time in ([20240531] * 4, [20240531, 20240631, 20241301, 20240601], [20240531.5, 1, 2, 3]):
+        assert not checked({"time": time})[1]
 
 
 @given(
@@ -185,6 +221,9 @@ def test_ratings_need_a_threshold():
         ([True, False, None, True], ["true", "false", "<missing>"]),
         ([None] * 4, ["<missing>"] * 4),
         ([dt.date(2024, 5, 31)] * 4, ["2024-05-31"]),
+        ([7.0, 7.5, None, 7.0], ["7", "7.5", "<missing>", "7"]),
+        (pl.Series([2**63, 0, 2**64, 1], dtype=pl.Int128), ["9223372036854775808", "0"]),
+        (pl.Series([2**31 - 1, 0, 1, 2], dtype=pl.Int32).cast(pl.Date), ["2147483647"]),
     ],
 )
 def test_categories_are_their_text(tmp_path, item, known):
@@ -221,6 +260,17 @@ def test_several_numbers_of_a_field(tmp_path):
     assert texts(load(source(log, roles=whole), tmp_path, 1), "tags") == [["a|b"], [], ["c"], []]
 
 
+def test_a_number_is_the_same_value_whatever_its_type(tmp_path):
+    roles = ROLES._replace(fields=(Field("item"), Field("tags", 2)))
+    whole, real = [[9, 3]] * 4, [[9.0, 3.0]] * 4
+    one = source(
+        LOG | {"tags": whole}, LOG | {"item": [7.0, 8, None, 9], "tags": real}, roles=roles
+    )
+    stream = load(one, tmp_path, 1)
+    assert sorted(set(texts(stream, "item"))) == ["7", "8", "9", "<missing>"]
+    assert texts(stream, "tags") == [["9", "3"]] * 8
+
+
 def test_hashed_fields_and_users(tmp_path):
     roles = ROLES._replace(fields=(Field("user", hashed=1), Field("item", 2, "|", hashed=2)))
     stream = load(source(LOG | {"item": ["a|b", "c", "d", "a"]}, roles=roles), tmp_path, 1)
@@ -236,10 +286,16 @@ def test_weights_reach_the_rows(tmp_path):
     assert weight.tolist() == [1.0] * 4 and weight.dtype == np.float32
 
 
+def test_what_a_change_of_frames_cannot_do_is_one_line():
+    one = map_frames(part(LOG), lambda frame: frame.select("user", pl.col("item").str.to_date()))
+    with pytest.raises(InputError, match="^log: cannot be read [^\n]*$"):
+        list(clean((one,), ROLES))
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"fields": (Field("tags"),)}, ("column 'tags'", "not single values", "width")),
+        ({"fields": (Field("tags"),)}, ("column 'tags'", "not single values", "data.multi")),
         ({"fields": (Field("item", 2),)}, ("column 'item'", "not several values", "separator")),
         ({"fields": (Field("pairs", 2),)}, ("column 'pairs'", "not several values")),
         ({"dense": (Dense("tags"),)}, ("column 'tags'", "not numbers")),

@@ -81,6 +81,17 @@ def test_histories_and_counts_of_a_log(tmp_path_factory, seed):
     assert texts(stream, "seen") == [str(s) for s in seen]
 
 
+def test_rows_without_a_user_share_no_history(tmp_path):
+    log = small_logs.random_log(np.random.default_rng(0), 40)
+    log |= {"label": [1, 0] * 20, "user": [None, "a"] * 10 + ["b", None] * 10}
+    roles = ROLES._replace(history=History("item", 3))
+    for fields in (ROLES.fields, ROLES.fields[1:]):  # the user as a field, or not
+        stream = load(source(log, roles=roles._replace(fields=fields)), tmp_path, stages=1)
+        past = texts(stream, "history")
+        assert all(past[row] == [] for row, user in enumerate(log["user"]) if user is None)
+        assert any(past[row] for row, user in enumerate(log["user"]) if user == "b")
+
+
 def test_what_a_time_says(tmp_path):
     log = {"user": [1, 1, 2], "item": [1, 2, 3], "label": [0, 1, 0]}
     log["time"] = ["1970-01-01 23:59:59", "2024-05-31 00:00:00", "2024-06-02 07:00"]

@@ -220,11 +220,12 @@ def jsonl_files(draw):
 
 
 @fuzz
-@given(jsonl_files(), st.sampled_from([(), ("a",), ("b", "z")]))
-def test_jsonl(folder, content, columns):
+@given(jsonl_files(), st.sampled_from([(), ("a",), ("b", "z")]), st.sampled_from([(), ("a", "b")]))
+def test_jsonl(folder, content, columns, lists):
     path = folder / "log.jsonl"
     path.write_bytes(content)
-    blocks, _ = read_alike(readers.jsonl(path, columns))
+    lists = {name: "|" for name in lists if name in columns}
+    blocks, _ = read_alike(readers.jsonl(path, columns, lists))
     if is_no_text(content):
         return
     assert blocks is not None

@@ -362,6 +362,22 @@ def test_a_log_that_is_gone(tmp_path):
         make(one, tmp_path / "c")
 
 
+def test_a_file_that_changes_while_it_is_read(tmp_path):
+    log = rich_log(30)
+    one = csv_source(tmp_path / "log", log)
+    expected = bytes_of(make(one, tmp_path / "whole"))
+
+    def change(rows):
+        if rows == 30:
+            log[:9].write_csv(tmp_path / "log" / "3.csv")
+
+    with pytest.raises(InputError, match="3.csv: changed while it was read; prepare it again"):
+        make(one, tmp_path / "c", report=Report(change))
+    assert left(tmp_path / "c") == []
+    one = csv_source(tmp_path / "log", log)
+    assert bytes_of(make(one, tmp_path / "c")) == expected
+
+
 def test_one_file_of_a_hash_is_known_by_its_state(tmp_path, monkeypatch):
     """A log is not read again to know that it is the same."""
     one = csv_source(tmp_path / "log", rich_log(20))

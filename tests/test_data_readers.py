@@ -160,8 +160,9 @@ def test_jsonl(write):
         "t": [None, "é"],
     }
     assert block.frame.schema["a"] == pl.Int64 and block.rows.to_list() == [1, 2]
-    [block] = readers.jsonl(path, ("t", "n", "z")).blocks()
-    assert block.frame.rows() == [(None, None, None), ("é", None, None)]
+    [block] = readers.jsonl(path, ("t", "z", "l"), {"l": ""}).blocks()
+    assert block.frame.rows() == [(None, None, ["x"]), ("é", None, None)]
+    assert list(block.lacking) == ["z"] and "'z'; it has: a, l, n, t;" in block.lacking["z"]
 
 
 def test_jsonl_rejects_lines(write):
@@ -188,6 +189,39 @@ def test_jsonl_rejects_lines(write):
 def test_jsonl_of_mixed_types_loses_no_value(write, values, expected):
     path = write("".join(f'{{"a":{value}}}\n' for value in values))
     assert [row[0] for row in rows(readers.jsonl(path))[0].values()] == expected
+
+
+OBJECT, LIST = '{"id": 1}', '["x", "y"]'
+
+
+@pytest.mark.parametrize("chunk", [8, 1 << 24])
+@pytest.mark.parametrize("other", ["7", '"x"', "true", "null", OBJECT, "[]"])
+def test_jsonl_rejects_what_is_nested_in_a_column(write, monkeypatch, other, chunk):
+    """Whatever else the block holds."""
+    monkeypatch.setattr(text, "_CHUNK", chunk)
+    path = write(f'{{"a":{OBJECT},"n":1}}\n{{"a":{LIST},"n":2}}\n{{"a":{other},"n":3}}\n')
+    found, rejects = rows(readers.jsonl(path, ("a", "n")))
+    bad = 3 if other in (OBJECT, "[]") else 2
+    assert rejects == [(row + 1, "is nested") for row in range(bad)] and len(found) == 3 - bad
+    found, rejects = rows(readers.jsonl(path, ("a", "n"), {"a": "|"}))
+    assert 2 in found and (1, "is nested") in rejects and (other == OBJECT) == (3 not in found)
+    [reject, *_] = next(readers.jsonl(path, ("a",)).blocks()).rejects
+    assert (reject.column, reject.value) == ("a", OBJECT)
+
+
+def test_jsonl_puts_single_values_among_lists_into_lists(write):
+    column, lists = ("a",), {"a": "|"}
+    path = write('{"a":["x","y"]}\n{"a":"z|x"}\n{"a":7}\n{"a":null}\n')
+    assert rows(readers.jsonl(path, column, lists))[0] == {
+        1: (["x", "y"],),
+        2: (["z", "x"],),
+        3: (["7"],),
+        4: (None,),
+    }
+    found, _ = rows(readers.jsonl(write('{"a":7}\n{"a":8}\n'), column, lists))
+    assert found == {1: ([7],), 2: ([8],)}
+    found, _ = rows(readers.jsonl(write('{"a":"x|y"}\n'), column, lists))
+    assert found == {1: ("x|y",)}  # to be split as text of any file is
 
 
 def test_jsonl_keeps_the_columns_of_earlier_blocks(write, monkeypatch):
@@ -248,10 +282,51 @@ def test_parquet_columns(tmp_path, frame):
     frame.head(3).write_parquet(path)
     [block] = readers.parquet(path, ("text", "id")).blocks()
     assert block.frame.columns == ["text", "id"]
-    assert "no column 'z'; it has: id, text" in line(readers.parquet(path, ("z",)))
+    [block] = readers.parquet(path, ("z", "id")).blocks()
+    assert block.frame.columns == frame.columns and len(block.rows) == 0
     frame.clear().write_parquet(path)
     [block] = readers.parquet(path).blocks()
     assert block.frame.schema["kind"] == pl.String and block.rows.dtype == pl.Int64
+
+
+def odd_table():
+    """With columns that Polars has no type for, or of one name; `a` is fine."""
+    odd = pa.array([[("k", 1)], None], pa.map_(pa.string(), pa.int32()))
+    code = pa.array(["x", "y"]).dictionary_encode()
+    return pa.table([odd, code, [1, 2], [3, 4], code], ["m", "z", "a", "z", "coded"])
+
+
+@pytest.mark.parametrize(
+    ("save", "read"),
+    [
+        (lambda table, path: pq.write_table(table, path), readers.parquet),
+        (write_one_batch, readers.arrow),
+        (write_stream, readers.arrow),
+        (
+            lambda table, path: path.write_text("m,z,a,z,coded,\n\xff,,1,3, x,\n,,2,4,y ,\n"),
+            readers.delimited,
+        ),
+    ],
+)
+def test_columns_that_are_not_kept_do_not_matter(tmp_path, save, read):
+    path = tmp_path / "a log"
+    save(odd_table(), path)
+    [block] = read(path, columns=("coded", "a")).blocks()
+    assert block.frame.columns == ["coded", "a"]
+    assert block.frame.cast(pl.String).rows() == [("x", "1"), ("y", "2")]
+    assert "z" in line(read(path, columns=("a", "z")))
+    [block] = read(path, columns=("none", "a")).blocks()
+    assert {"m", "z", "a", "coded"} <= set(block.frame.columns) and len(block.rows) == 0
+
+
+def test_blanks_around_cells_are_no_part_of_them(write):
+    for content in (
+        "a,b\n 0,x y\n0 , \n",
+        'a,b\n" 0","x y "\n0,\n',
+        'a,b\n 0,"x y"\n0,\n"c" d,1\n',  # line by line
+    ):
+        found, _ = rows(readers.delimited(write(content)))
+        assert (found[1], found[2]) == (("0", "x y"), ("0", None))
 
 
 def test_a_stream_cut_between_batches_is_found(tmp_path):
@@ -268,12 +343,30 @@ def test_table_parts(tmp_path, write):
     write('{"a":1}\n', "c.jsonl")
     write(gzip.compress(b"a,b\n1,2\n"), "a.csv.gz")
     write("hidden", ".d.csv")
-    write("words", "readme.txt")
+    write(gzip.compress(b'{"a":1}\n'), "d.ndjson.gz")
+    for name in ("readme.txt", "LICENSE", "notes.md", "_SUCCESS"):
+        write("words", name)
     parts = readers.table_parts(tmp_path)
-    assert [os.path.basename(part.where) for part in parts] == ["a.csv.gz", "b.TSV", "c.jsonl"]
-    assert [rows(part)[0][1] for part in parts] == [("1", "2"), ("1", "2"), (1,)]
+    assert [os.path.basename(part.where) for part in parts] == [
+        "a.csv.gz",
+        "b.TSV",
+        "c.jsonl",
+        "d.ndjson.gz",
+    ]
+    assert [rows(part)[0][1] for part in parts] == [("1", "2"), ("1", "2"), (1,), (1,)]
     [part] = readers.table_parts(str(tmp_path / "c.jsonl"))
     assert rows(part)[0] == {1: (1,)}
+    [part] = readers.table_parts(write("a\n1\n", ".hidden.csv"))
+    assert rows(part)[0] == {1: ("1",)}
     for path, words in ((tmp_path / "none.csv", "not exist"), (tmp_path / "readme.txt", ".csv")):
         with pytest.raises(InputError, match=words):
             readers.table_parts(path)
+
+
+@pytest.mark.parametrize("name", ["b.csv.zst", "b.txt", "part-0001", "day=2/b.csv"])
+def test_a_folder_leaves_nothing_out_in_silence(tmp_path, write, name):
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    write("a\n1\n", "a.csv")
+    write("a\n1\n", name)
+    with pytest.raises(InputError, match=f"{name.split('/')[0]}: would be left out; move it"):
+        readers.table_parts(tmp_path)

@@ -1,6 +1,7 @@
 """A user's own log: from the config's names to rows, and one line for all that cannot be."""
 
 import gzip
+import json
 
 import numpy as np
 import polars as pl
@@ -9,7 +10,7 @@ from small_logs import columns, texts
 
 from configs import default
 from diet_jax import data
-from diet_jax.data import store
+from diet_jax.data import store, text
 from diet_jax.types import InputError
 
 GOOD = {
@@ -150,6 +151,10 @@ def refused(path, change, words):
         ({"derived": ("hour", "count:hour")}, ("'count:hour'", "count one of user, item")),
         ({"multi": {"item": 2}, "derived": ("count:item",)}, ("count one of user",)),
         ({"multi": {"item": 1}}, ("data.multi of 'item' is 1", "2 or more")),
+        ({"multi": {"item": 2.5}}, ("data.multi of 'item' is 2.5", "2 or more")),
+        ({"hashed": {"item": "100"}}, ("data.hashed of 'item' is '100'", "set it to")),
+        ({"hashed": {"item": 100.5}}, ("data.hashed of 'item' is 100.5", "set it to")),
+        ({"missing": {"price": "0"}}, ("data.missing of 'price' is '0'", "finite number")),
         ({"hashed": {"item": -1}}, ("data.hashed of 'item' is -1",)),
         ({"hashed": {"itme": 9}}, ("data.hashed names 'itme'", "item, user")),
         ({"scale": {"cost": "log"}}, ("data.scale names 'cost'", "price")),
@@ -208,7 +213,7 @@ def test_where_logs_are_kept(tmp_path, monkeypatch):
     monkeypatch.setenv("DIET_JAX_CACHE", str(tmp_path / "a"))
     assert data.cache_folder("") == tmp_path / "a"
     assert data.cache_folder("b").name == "b"
-    monkeypatch.delenv("DIET_JAX_CACHE")
+    monkeypatch.setenv("DIET_JAX_CACHE", "")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert data.cache_folder("") == tmp_path / "diet_jax"
     one = config(write(tmp_path), tmp_path / "c")
@@ -216,3 +221,57 @@ def test_where_logs_are_kept(tmp_path, monkeypatch):
     one.outer.steps += 1  # not of the data
     assert data.prepare_log(one) == folder and folder.parent == tmp_path / "c"
     assert store.read(folder).name == "log"
+
+
+def test_keys_that_no_one_reads_are_refused(tmp_path):
+    one = config(write(tmp_path), tmp_path / "c")
+    assert {block: set(one[block]) for block in data.KEYS} == {
+        b: set(k) for b, k in data.KEYS.items()
+    }
+    for change, words in (
+        ("data.histroy", "data.histroy is no key of the config; did you mean history?"),
+        ("stages.length", "stages.length is no key of the config; it has count, fractions"),
+    ):
+        block, key = change.split(".")
+        wrong = one.copy_and_resolve_references()
+        wrong[block][key] = "item"
+        with pytest.raises(InputError, match=words):
+            data.prepare_log(wrong)
+
+
+def jsonl(path, rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+ROWS = pl.DataFrame(GOOD).to_dicts()
+
+
+def test_a_key_that_some_rows_never_show_is_null_there(tmp_path, monkeypatch):
+    monkeypatch.setattr(text, "_CHUNK", 100)  # a row or two at once
+    path = jsonl(tmp_path / "log.jsonl", [*ROWS[:3], ROWS[3] | {"coupon": "x"}])
+    names = ("user", "coupon")
+    assert texts(read(path, categorical=names), "coupon") == ["x", *["<missing>"] * 3]
+    folder = tmp_path / "two"
+    folder.mkdir()
+    jsonl(folder / "a.jsonl", ROWS)
+    jsonl(folder / "b.jsonl", [row | {"coupon": "x"} for row in ROWS])
+    assert sorted(texts(read(folder, categorical=names), "coupon")) == ["<missing>"] * 4 + ["x"] * 4
+
+
+@pytest.mark.parametrize("role", [{"categorical": ("user", "coupon")}, {"label": "coupon"}])
+def test_a_key_that_no_row_shows_is_no_column(tmp_path, monkeypatch, role):
+    monkeypatch.setattr(text, "_CHUNK", 100)
+    path = jsonl(tmp_path / "log.jsonl", ROWS)
+    refused(path, role, ("log.jsonl: no column 'coupon'; it has: user, item, price", "data.label"))
+
+
+def test_what_no_role_uses_may_be_anything(tmp_path):
+    odd = [{"deep": {"x": [1]}}, {"deep": 2}, {"deep": None}, {}]
+    path = jsonl(tmp_path / "a.jsonl", [row | more for row, more in zip(ROWS, odd, strict=True)])
+    assert texts(read(path), "user") == ["b", "a", "b", "<missing>"]
+    path = write(tmp_path, "b.csv")
+    path.write_text(path.read_text().replace("\n", ",,é\n").replace("when,,é", "when,,when ,", 1))
+    refused(path, {}, ("names 'when' twice",))
+    path.write_text(path.read_text().replace("when,,when ,", "when,,,", 1).replace(",,é", ",,,é"))
+    assert texts(read(path), "user") == ["b", "a", "b", "<missing>"]

@@ -1,5 +1,6 @@
 """Logs in, prepared stages out: the only door between files and the rest of the project."""
 
+import difflib
 import os
 from pathlib import Path
 
@@ -34,6 +35,26 @@ OTHERS = {
     "simulator": lambda d: simulator.source(simulator.World(**d.options)),
     "table": table.read,
 }
+# The keys of the blocks, as configs/default.py has them.
+KEYS = {
+    "data": (
+        *("source", "name", "path", "tfds_dir", "options", "min_count", "max_rejected", "cache"),
+        *("threshold", "label", "more_labels", "time", "user", "weight", "categorical", "multi"),
+        *("separator", "hashed", "derived", "dense", "scale", "missing"),
+        *("history", "history_length"),
+    ),
+    "stages": ("count", "fractions", "interval"),
+}
+
+
+def check_keys(config: Config) -> None:
+    """Raises InputError for a key that no one would read."""
+    for block, known in KEYS.items():
+        for key in config[block]:
+            if key not in known:
+                near = difflib.get_close_matches(key, known, 1)
+                hint = f"did you mean {near[0]}?" if near else f"it has {', '.join(known)}"
+                raise InputError(f"{block}.{key} is no key of the config; {hint}")
 
 
 def find(data: Config) -> source.Source:
@@ -59,6 +80,7 @@ def prepare_log(config: Config, report: Report = Report()) -> Path:  # noqa: B00
     Only the blocks `data` and `stages` are read. Raises InputError, one line that names what, where
     and the cure, for any bad input.
     """
+    check_keys(config)
     data, cuts = config.data, config.stages
     about = {k: v for k, v in data.to_dict().items() if k not in ("path", "tfds_dir", "cache")}
     return prepare(
@@ -74,8 +96,8 @@ def prepare_log(config: Config, report: Report = Report()) -> Path:  # noqa: B00
 
 def cache_folder(given: str) -> Path:
     """Where prepared logs are kept: the config's, else $DIET_JAX_CACHE, else the user's cache."""
-    if given or "DIET_JAX_CACHE" in os.environ:
-        return Path(given or os.environ["DIET_JAX_CACHE"])
+    if given := given or os.environ.get("DIET_JAX_CACHE", ""):
+        return Path(given)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "diet_jax"
 
 

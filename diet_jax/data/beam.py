@@ -91,14 +91,15 @@ def prepared(pipeline: Any, job: do.Job, out: str) -> Any:
         shift = fitted | "first chunk" >> beam.Filter(lambda chunk: chunk[0] == 0)
         shift = beam.pvalue.AsSingleton(shift | with_(do.middle, borders, job))
         scales = gather(fitted | with_(do.powers, borders, shift, job), do.fit, borders, shift, job)
-    past = pipeline | "no past" >> beam.Create([])
+    past, nobody = pipeline | "no past" >> beam.Create([]), -1
     if job.roles.history:
-        by_user = each(chunks, do.act, job) | "by user" >> beam.GroupByKey()
+        nobody = beam.pvalue.AsSingleton(values.pvalue | with_(do.no_user, job))
+        by_user = each(chunks, do.act, nobody, job) | "by user" >> beam.GroupByKey()
         past = each(by_user, do.pasts, job)
     sides = parts_, done, values, borders, about, words, scales
     _ = pipeline | "one" >> beam.Create([None]) | with_(do.describe, *sides, job, out)
     rows = (chunks, past) | "with past" >> beam.CoGroupByKey()
-    return each(rows, do.encode, borders, first, words, scales, job)
+    return each(rows, do.encode, borders, first, nobody, words, scales, job)
 
 
 class Prepared(tfds.core.BeamBasedBuilder):

@@ -20,7 +20,7 @@ import numpy as np
 import polars as pl
 from etils import epath
 
-from diet_jax.data import features, find, progress, records, spool, stages, store
+from diet_jax.data import check_keys, features, find, progress, records, spool, stages, store
 from diet_jax.data import roles as roles_
 from diet_jax.data.clean import clean, require_columns, used
 from diet_jax.data.columns import usual_unit
@@ -53,7 +53,7 @@ class Job(NamedTuple):
 class Piece(NamedTuple):
     """A block as records (`spool.record`) whose codes are of its own `values`, by column.
 
-    start: the usable rows before it in its part.
+    start: the usable rows before it in its part. lacking: see `Block`.
     """
 
     part: int
@@ -62,6 +62,7 @@ class Piece(NamedTuple):
     rows: np.ndarray
     values: dict[str, pl.Series]
     rejects: list[Reject]
+    lacking: dict[str, str]
 
 
 class Words(NamedTuple):
@@ -91,6 +92,7 @@ class Runs(Sequence):
 
 def make_job(config: Config) -> Job:
     """Raises InputError as `prepare` does before it reads."""
+    check_keys(config)
     given, cuts = config.data, config.stages
     cuts = stages.Cuts(cuts.count, tuple(cuts.fractions), cuts.interval)
     about = {k: v for k, v in given.to_dict().items() if k not in ("path", "tfds_dir", "cache")}
@@ -157,7 +159,7 @@ def look(number: int, job: Job) -> tuple[int, str, list[str]]:
         part, unit = source.parts[number], ""
         for block in part.blocks():
             if block.frame.width:
-                require_columns(block.frame, used(job.roles), part.where)
+                require_columns(block.frame.columns, used(job.roles), part.where)
                 time = block.frame[job.roles.time]
                 unit = usual_unit(time, part.where)
                 if unit or time.dtype.is_temporal():
@@ -174,21 +176,27 @@ def read(number: int, job: Job, parts: list) -> Iterator[Piece]:
             coders = spool.make_coders(job.roles)
             rows = spool.encode(found, job.roles, coders, dtype)
             values = {name: coder.values() for name, coder in coders.items()}
-            yield Piece(number, upto[1], start, rows, values, rejects)
+            yield Piece(number, upto[1], start, rows, values, rejects, found.lacking)
             start += len(rows)
 
 
 def tally(blocks: list, job: Job) -> Progress:
     """Counts rows and rejects as the reading on one machine does, and raises InputError where it
-    would. blocks: part, block, rows, rejected rows by reason, the first of them in words."""
+    would. blocks: part, block, rows, rejected rows by reason, the first of them in words, lacking
+    columns."""
     done = saved = Progress()
-    for _, _, n, rejected, first in sorted(blocks, key=lambda block: block[:2]):
-        rejected = dict(Counter(done.rejected) + rejected)
-        done = done._replace(rows=done.rows + n, rejected=rejected, first=done.first or first)
+    for part, block, n, rejected, first, lacking in sorted(blocks, key=lambda block: block[:2]):
+        done = done._replace(
+            next=(part, block),
+            rows=done.rows + n,
+            rejected=dict(Counter(done.rejected) + rejected),
+            first=done.first or first,
+            lacking=progress.still_lacking(done, lacking),
+        )
         if done.seen - saved.seen >= spool.SEGMENT:
             progress.check_rejected(done, job.data.max_rejected)
             saved = done
-    progress.check_rejected(done, job.data.max_rejected)
+    progress.check(done, job.data.max_rejected)
     if not done.rows:
         raise InputError(f"{job.where}: no rows to use; give a log with at least one good row")
     return done
@@ -197,7 +205,8 @@ def tally(blocks: list, job: Job) -> Progress:
 def summary(piece: Piece) -> tuple:
     rejects = piece.rejects
     first = progress.in_words(rejects[0]) if rejects else ""
-    return piece.part, piece.block, len(piece.rows), Counter(r.reason for r in rejects), first
+    reasons = Counter(r.reason for r in rejects)
+    return piece.part, piece.block, len(piece.rows), reasons, first, piece.lacking
 
 
 def write_rejects(group: tuple[int, Iterable[tuple[int, list[Reject]]]], out: str) -> None:
@@ -395,13 +404,18 @@ def fill_counts(group: tuple, job: Job) -> tuple[int, np.ndarray]:
     return k, rows
 
 
-def act(chunk: tuple[int, np.ndarray], job: Job) -> Iterator[tuple]:
+def no_user(values: dict[str, pl.Series], job: Job) -> int:
+    """See `spool.nobody`."""
+    return spool.nobody(values, job.roles)
+
+
+def act(chunk: tuple[int, np.ndarray], nobody: int, job: Job) -> Iterator[tuple]:
     """By shard: the users of a chunk, when it starts, and the user, time and item of positives."""
     k, rows = chunk
     users = np.unique(rows["user"])
     items = rows["codes"][:, store.item_column(job.roles)]
     for s, mine in scatter(users):
-        good = spool.remembered(rows, job.roles) & (rows["user"] % SHARDS == s)
+        good = spool.remembered(rows, job.roles, nobody) & (rows["user"] % SHARDS == s)
         seen = rows["user"][good], rows["time"][good], items[good]
         yield s, (k, users[mine], int(rows["time"][0]), *seen)
 
@@ -431,13 +445,13 @@ def pasts(group: tuple, job: Job) -> Iterator[tuple]:
         yield k, (users, last, *pending)
 
 
-def histories(rows: np.ndarray, found: Iterable[tuple], roles: Roles) -> np.ndarray:
+def histories(rows: np.ndarray, found: Iterable[tuple], nobody: int, roles: Roles) -> np.ndarray:
     """int [n, L], codes of the item's column; found: of `pasts`."""
     users, last, who, what = (np.concatenate(x) for x in zip(*found, strict=True))
     known, mine = np.unique(rows["user"], return_inverse=True)
     first = int(rows["time"][0])
     past = features.Past(last[np.argsort(users)], first, np.searchsorted(known, who), what)
-    items, liked = rows["codes"][:, store.item_column(roles)], spool.remembered(rows, roles)
+    items, liked = rows["codes"][:, store.item_column(roles)], spool.remembered(rows, roles, nobody)
     return features.histories(past, mine, items, rows["time"], liked)[0]
 
 
@@ -511,14 +525,14 @@ def fit(found: list[tuple], borders: np.ndarray, shift, job: Job) -> tuple[featu
     return features.scales_of(parts, shift, int(borders[1]), job.roles.dense)
 
 
-def encode(group: tuple, borders, first, words: Words, scales, job: Job) -> Iterator[tuple]:
+def encode(group: tuple, borders, first, nobody, words: Words, scales, job: Job) -> Iterator[tuple]:
     """The examples of a chunk, by the number of their first row."""
     k, (chunks, found) = group
     rows, fields = chunks[0], columns(job)
     slots = np.where(rows["codes"] < 0, first[-1], rows["codes"] + first[fields])
     if job.roles.history:
         item = store.item_column(job.roles)
-        seen = histories(rows, found, job.roles)
+        seen = histories(rows, found, nobody, job.roles)
         slots = np.hstack([slots, np.where(seen < 0, first[-1], seen + first[fields[item]])])
         fields = np.append(fields, [fields[item]] * seen.shape[1])
     at = np.arange(k * records.CHUNK, k * records.CHUNK + len(rows))

@@ -4,7 +4,7 @@ Nothing is guessed: a value that is not what its role asks for rejects its row. 
 is a category (a missing one is a value of its own) and a dense value that has a default.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -13,6 +13,7 @@ import polars as pl
 from diet_jax.data.columns import (
     UNITS,
     as_number,
+    as_text,
     categories,
     category,
     is_absent,
@@ -20,6 +21,7 @@ from diet_jax.data.columns import (
     one_line,
     usual_unit,
 )
+from diet_jax.data.errors import told
 from diet_jax.data.source import Block, Part, Reject, Roles
 from diet_jax.types import InputError
 
@@ -33,6 +35,7 @@ CURES = {
     "is neither 0 nor 1": "give labels 0 and 1, or set --config.data.threshold if it is a rating",
     "is not a rating": "give ratings that are numbers",
     "is not a positive weight": "give weights above 0",
+    "is nested": "give plain values, or name the column in data.multi if it holds lists",
     "is not a finite float32 number": "fill or remove it, or name the column in data.categorical",
 }
 OTHER_CURE = "fix or remove that row"
@@ -44,7 +47,7 @@ class Clean(NamedTuple):
     time: int64 [n], microseconds since 1970. label: float32 [n]; weight too, or None for no role.
     task: int64 [n], which of `Roles.labels` that label is. dense: float32 [n, G]. user: a column of
     text or whole numbers. fields: such a column for each field that is not derived, a List of them
-    for a multi-valued one. No nulls anywhere.
+    for a multi-valued one. No nulls anywhere. lacking: see `Block`.
     """
 
     time: np.ndarray
@@ -54,6 +57,7 @@ class Clean(NamedTuple):
     dense: np.ndarray
     user: pl.Series
     fields: dict[str, pl.Series]
+    lacking: dict[str, str] = {}
 
 
 def clean(
@@ -67,14 +71,15 @@ def clean(
     """
     for number in range(start[0], len(parts)):
         part = parts[number]
-        for k, block in enumerate(part.blocks()):
-            if (number, k) < start:
-                continue
-            if not block.frame.width:  # no line of it could be read
-                block = block._replace(frame=pl.DataFrame(schema=dict.fromkeys(used(roles))))
-            require_columns(block.frame, used(roles), part.where)
-            unit = unit or usual_unit(block.frame[roles.time], part.where)
-            yield (number, k + 1), unit, *check(block, roles, part.where, unit)
+        with told(part.where):  # an adapter changes frames, too
+            for k, block in enumerate(part.blocks()):
+                if (number, k) < start:
+                    continue
+                if not block.frame.width:  # no line of it could be read
+                    block = block._replace(frame=pl.DataFrame(schema=dict.fromkeys(used(roles))))
+                require_columns(block.frame.columns, used(roles), part.where)
+                unit = unit or usual_unit(block.frame[roles.time], part.where)
+                yield (number, k + 1), unit, *check(block, roles, part.where, unit)
 
 
 def used(roles: Roles) -> tuple[str, ...]:
@@ -97,7 +102,9 @@ def check(block: Block, roles: Roles, where: str, unit: str) -> tuple[Clean, lis
         new = np.flatnonzero(which.fill_null(True).to_numpy() & ~bad)
         if len(new):
             bad[new] = True
-            for row, value in zip(block.rows.gather(new), frame[column].gather(new), strict=True):
+            values = frame[column].gather(new)
+            values = as_text(values) if values.dtype.is_temporal() else values
+            for row, value in zip(block.rows.gather(new), values, strict=True):
                 text = "" if value is None else one_line(value, 60)
                 why = "the value is missing" if text == "" else reason
                 rejects.append(Reject(where, row, column, text, why))
@@ -150,6 +157,7 @@ def check(block: Block, roles: Roles, where: str, unit: str) -> tuple[Clean, lis
         good(dense),
         good(user),
         {name: good(column) for name, column in fields.items()},
+        block.lacking,
     )
     return found, sorted(rejects, key=lambda reject: reject.row)
 
@@ -166,12 +174,18 @@ def by_label(block: Block, roles: Roles) -> tuple[Block, np.ndarray]:
     return block._replace(frame=block.frame[row], rows=block.rows.gather(row)), task
 
 
-def require_columns(frame: pl.DataFrame, names: tuple[str, ...], where: str) -> None:
+def require_columns(have: Sequence[str], names: tuple[str, ...], where: str) -> None:
     """Raises InputError that lists the columns that exist if one of `names` does not."""
-    for name in names:
-        if name not in frame.columns:
-            have = one_line(", ".join(frame.columns), 400)
-            raise InputError(
-                f"{where}: no column {name!r}; it has: {have}; set data.label, time, user, "
-                "categorical and dense to its columns"
-            )
+    for message in lacking(have, names, where).values():
+        raise InputError(message)
+
+
+def lacking(have: Sequence[str], names: tuple[str, ...], where: str) -> dict[str, str]:
+    """Those of `names` that are not there, and what to say of each."""
+    cure = "set data.label, time, user, categorical and dense to its columns"
+    listed, known = one_line(", ".join(have), 400), set(have)
+    return {
+        name: f"{where}: no column {name!r}; it has: {listed}; {cure}"
+        for name in names
+        if name not in known
+    }

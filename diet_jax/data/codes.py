@@ -35,7 +35,7 @@ class Codes:
         """int32 [n] for text or whole numbers without nulls; new values get the next codes."""
         if self.hashed:
             column = _bucket(column, self.hashed)
-        if column.dtype.is_integer():
+        if column.dtype.is_integer() and column.dtype not in (pl.Int128, pl.UInt128):
             numbers = column.to_numpy()
             if len(numbers) and numbers.min() >= 0 and numbers.max() < _DIRECT:
                 return self._encode_small(numbers, int(numbers.max()))

@@ -10,6 +10,10 @@ MISSING = "<missing>"
 # number is the year 5138 or earlier, and in the next it is March 1973, before any log of ours.
 UNITS = {"seconds": (1_000_000, 1e11), "milliseconds": (1_000, 1e14), "microseconds": (1, 9e15)}
 _ISO_DATE, _ZONE = r"^[+-]?\d{4,}-\d\d-\d\d", r":.*(Z|[+-]\d\d:?\d\d)$"
+# YYYYMMDD, and HH, HHMM or HHMMSS behind it
+_DIGITS = r"^(19|20)\d\d(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])(([01]\d|2[0-3])([0-5]\d){0,2})?$"
+# How many microseconds a unit is, or how many units a microsecond is.
+_TICKS = {"d": (86_400_000_000, 1), "ms": (1000, 1), "us": (1, 1), "ns": (1, 1000)}
 
 
 def one_line(text: object, limit: int = 160) -> str:
@@ -41,11 +45,10 @@ def category(raw: pl.Series, where: str) -> pl.Series:
     if raw.dtype.is_integer() and not raw.null_count():
         return raw
     if not _is_single(raw.dtype):
-        cure = "use text or numbers, or give the field a width if it is multi-valued"
+        cure = "use text or numbers, or name it in data.multi if it is multi-valued"
         raise _wrong_kind(raw, where, f"single values; {cure}")
-    plain = raw.fill_nan(None) if raw.dtype.is_float() else raw
     # CSV cannot tell an empty text from none, so Parquet does not either.
-    return plain.cast(pl.String).replace("", None).fill_null(MISSING)
+    return as_text(raw).replace("", None).fill_null(MISSING)
 
 
 def categories(raw: pl.Series, where: str, separator: str) -> pl.Series:
@@ -65,9 +68,32 @@ def categories(raw: pl.Series, where: str, separator: str) -> pl.Series:
     if kind.is_integer():
         lists = lists.list.drop_nulls()
     else:
-        value = (value.fill_nan(None) if kind.is_float() else value).cast(pl.String)
+        value = _text(value, kind)
         lists = lists.list.eval(value.filter(value != ""))  # a null is dropped, too
     return lists.zip_with(lists.is_not_null(), pl.Series([[]], dtype=lists.dtype))
+
+
+def as_text(raw: pl.Series) -> pl.Series:
+    """String [n], null where there is no value: 7.0 is 7, as other files may write the same id."""
+    return raw.to_frame("").select(_text(pl.first(), raw.dtype)).to_series()
+
+
+def _text(value: pl.Expr, kind) -> pl.Expr:
+    if kind.is_float():
+        return value.fill_nan(None).cast(pl.String).str.strip_suffix(".0")
+    if kind not in (pl.Date, pl.Datetime):
+        return value.cast(pl.String)
+    # Beyond its calendar Polars panics: there, the number that is stored.
+    near = pl.when(_micros(value, kind).is_not_null()).then(value.to_physical())
+    return pl.coalesce(near.cast(kind).cast(pl.String), value.to_physical().cast(pl.String))
+
+
+def _micros(value: pl.Expr, kind) -> pl.Expr:
+    """Microseconds since 1970 of dates and times, null beyond the limit for plain numbers."""
+    more, fewer = _TICKS["d" if kind == pl.Date else kind.time_unit]
+    number = value.to_physical().cast(pl.Int64) // fewer
+    limit = int(UNITS["microseconds"][1]) // more
+    return pl.when(number.is_between(-limit, limit)).then(number) * more
 
 
 def _is_single(kind) -> bool:
@@ -83,12 +109,25 @@ def usual_unit(raw: pl.Series, where: str) -> str:
     """The unit of most of the numbers in a column of times; "" for dates, ISO text or nothing."""
     if raw.dtype.is_temporal() or not _looks_numeric(raw):
         return ""
-    size = as_number(raw, where).abs()
+    number = as_number(raw, where)
+    _check_digits(number, f"{where}, column {raw.name!r}")
+    size = number.abs()
     counts, below = {}, 0
     for unit, (_, limit) in UNITS.items():
         upto = int((size < limit).sum())
         counts[unit], below = upto - below, upto
     return max(counts, key=lambda unit: counts[unit]) if below else ""
+
+
+def _check_digits(number: pl.Series, where: str) -> None:
+    """Raises InputError if all numbers, and at least two, are dates like 20240531180000."""
+    known = number.cast(pl.Float64).fill_nan(None).drop_nulls().unique()
+    text = known.cast(pl.Int64, strict=False).cast(pl.String)
+    whole = (known == known.round()) & text.str.contains(_DIGITS)
+    if len(known) > 1 and whole.all(ignore_nulls=False):
+        raise InputError(
+            f"{where}: holds dates like {text[0]}; write them as 2024-05-31 or 2024-05-31 18:30:00"
+        )
 
 
 def _looks_numeric(raw: pl.Series) -> bool:
@@ -105,7 +144,7 @@ def moment(raw: pl.Series, where: str, unit: str) -> tuple[pl.Series, pl.Series]
     """
     never = pl.repeat(False, len(raw), eager=True)
     if raw.dtype in (pl.Date, pl.Datetime):
-        return raw.cast(pl.Datetime("us")).dt.epoch("us"), never
+        return raw.to_frame("").select(_micros(pl.first(), raw.dtype)).to_series(), never
     if not _looks_numeric(raw):
         text = raw.str.strip_chars()
         is_date, has_zone = text.str.contains(_ISO_DATE), text.str.contains(_ZONE)

@@ -49,7 +49,8 @@ def prepare(
     with readable_errors(cache, "free some space, or set --config.data.cache to another folder"):
         cache.mkdir(parents=True, exist_ok=True)
         said = [store.FORMAT, source.name, source.roles, cuts, min_count, max_rejected, about]
-        said += [[digest(Path(file), cache) for file in part.files] for part in source.parts]
+        known = {file: digest(Path(file), cache) for part in source.parts for file in part.files}
+        said += [[known[file] for file in part.files] for part in source.parts]
         key = hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:24]
         final, draft = cache / key, cache / f"{key}.part"
         aside = cache / f"{key}.rejected.csv"
@@ -67,6 +68,9 @@ def prepare(
                 for file in draft.iterdir():
                     with open(file, "rb") as written:
                         os.fsync(written.fileno())
+                for file, content in known.items():
+                    if digest(Path(file), cache) != content:
+                        raise InputError(f"{file}: changed while it was read; prepare it again")
                 os.replace(draft, final)
             except InputError as error:
                 rejected = spool.rejected_rows(draft)

@@ -27,6 +27,7 @@ class Progress(NamedTuple):
     last: int = -1  # the latest time so far, microseconds
     ascending: bool = True  # no row came before an earlier one
     sizes: dict[str, int] = {}  # values by column
+    lacking: dict[str, str] = {}  # columns that no row had so far, and what to say if none does
 
     @property
     def seen(self) -> int:
@@ -81,6 +82,19 @@ def in_words(reject: Reject) -> str:
     where += f", column {reject.column!r}" if reject.column else ""
     what = f"{reject.value!r} {reject.reason}" if reject.column and reject.value else reject.reason
     return f"{where}: {what}; {CURES.get(reject.reason, OTHER_CURE)}"
+
+
+def still_lacking(done: Progress, lacking: dict[str, str]) -> dict[str, str]:
+    """`Progress.lacking` after a further block. lacking: its own."""
+    return {n: said for n, said in lacking.items() if not done.seen or n in done.lacking}
+
+
+def check(done: Progress, limit: float) -> None:
+    """At the end of the log: raises InputError for a column that no row had, too, which may be why
+    rows are rejected."""
+    for message in done.lacking.values():
+        raise InputError(message)
+    check_rejected(done, limit)
 
 
 def check_rejected(done: Progress, limit: float) -> None:

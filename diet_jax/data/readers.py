@@ -7,10 +7,10 @@ rows gives one empty block, so that its columns are known.
 
 import gzip
 import mmap
+import re
 import zipfile
-import zlib
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -20,26 +20,14 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from diet_jax.data import text
-from diet_jax.data.clean import one_line
+from diet_jax.data import json_lines, text
+from diet_jax.data.clean import lacking
+from diet_jax.data.errors import told
 from diet_jax.data.source import Block, Part
 from diet_jax.types import InputError
 
 _UNIT = "\x1f"  # stands for a separator that is longer than the one byte that parsers know
 _STREAM_END = b"\xff\xff\xff\xff\0\0\0\0"
-_TROUBLES = (
-    OSError,
-    EOFError,
-    ValueError,
-    RuntimeError,  # of zipfile: a password, and (NotImplementedError) other compressions
-    MemoryError,  # a damaged length asks for more than there is
-    KeyError,  # of zipfile: no such member
-    zlib.error,
-    zipfile.BadZipFile,
-    pa.ArrowException,
-    pl.exceptions.PolarsError,
-    pl.exceptions.PanicException,
-)
 
 
 def delimited(
@@ -49,51 +37,68 @@ def delimited(
     quote: str = '"',
     encoding: str = "utf8",
     member: str = "",
+    columns: tuple[str, ...] = (),
 ) -> Part:
-    """Delimited text, gzipped if its name ends in .gz: columns as String, an empty cell as null.
+    """Delimited text, gzipped if its name ends in .gz: columns as String without blanks around
+    them, an empty cell as null.
 
     header: the column names of a file that has none. quote: "" if the file knows no quotes, as one
     with a separator longer than one byte never does. encoding: utf8 or latin1. member: the name of
-    the file inside the zip archive `path`. Lines end with LF, CRLF or CR, and a quoted cell may
-    hold such ends. Rejected: rows with another number of columns, not in UTF-8, or with a quote
-    that is not closed (reading then goes on with the next line). Raises InputError if the file
-    cannot be read, is empty, or has a header with an unnamed column or one name twice.
+    the file inside the zip archive `path`. columns: those to keep, () for all; if the header lacks
+    one of them, no rows come, but the names of all. Lines end with LF, CRLF or CR, and a quoted
+    cell may hold such ends. Rejected: rows with another number of columns, not in UTF-8, or with a
+    quote that is not closed (reading then goes on with the next line). Raises InputError if the
+    file cannot be read, is empty, or has a header with a kept column unnamed or named twice.
     """
     known = len(separator.encode()) == 1
-    form = text.Form(tuple(header), separator if known else _UNIT, quote if known else "", "")
+    form = text.Form(separator if known else _UNIT, quote if known else "", "")
 
     def blocks(chunks: Iterator[bytes], where: str) -> Iterator[Block]:
         if encoding == "latin1":
             chunks = (chunk.decode("latin1").encode() for chunk in chunks)
         if not known:
             chunks = (chunk.replace(separator.encode(), _UNIT.encode()) for chunk in chunks)
-        names = form.names
+        names = header
         if not names:
             filled = filter(None, (chunk.lstrip(b"\n") for chunk in chunks))
             line, _, first = next(filled).partition(b"\n")
-            names = text.header(line, form._replace(where=where))
+            names = text.header(line, form._replace(where=where), columns)
             chunks = chain([first], chunks)
-        return text.blocks(chunks, partial(text.split, form._replace(names=names, where=where)))
+        if set(columns).difference(names):
+            return iter([Block(pl.DataFrame(schema=dict.fromkeys(names)), text.numbers(1, 0))])
+        kept = {name: names.index(name) for name in columns or names}
+        whole = form._replace(names=tuple(names), kept=kept, where=where)
+        return text.blocks(chunks, partial(text.split, whole))
 
     return _text_part(path, member, blocks)
 
 
-def jsonl(path: str | Path, columns: tuple[str, ...] = (), member: str = "") -> Part:
+def jsonl(
+    path: str | Path,
+    columns: tuple[str, ...] = (),
+    lists: dict[str, str] = {},  # noqa: B006 (not changed)
+    member: str = "",
+) -> Part:
     """One JSON object a line, gzipped if its name ends in .gz: scalars typed, lists of them List.
 
-    columns: the keys to keep, () for all. A key that a row lacks is null. A column has one type in
-    a block, but its type may differ between blocks: where a block's rows do not agree it is String,
-    with numbers in their plain text form. Nested objects and lists are left out (null if named in
-    `columns`). Rejected: lines that are not JSON, or not an object.
+    columns: the keys to keep, () for all. A key that a row lacks is null; a block says which of
+    `columns` it lacks. A column has one type in a block, but its type may differ between blocks:
+    where a block's rows do not agree it is String, with numbers in their plain text form.
+    lists: those of `columns` that hold lists, and what separates the values of a text that stands
+    among these; a single value is a list, too. Rejected: lines that are not JSON, or not an object,
+    and rows with an object, or a list that is not of `lists`, in `columns`. For all keys, columns
+    of nothing but those are left out instead.
     Raises InputError if the file cannot be read or is empty.
     """
 
     def blocks(chunks: Iterator[bytes], where: str) -> Iterator[Block]:
         names = dict.fromkeys(columns)
-        for block in text.blocks(chunks, partial(text.objects, where, columns)):
+        for block in text.blocks(chunks, partial(json_lines.objects, where, columns, lists)):
+            have = block.frame.columns
             if not columns:
-                names |= dict.fromkeys(block.frame.columns)
-            yield block._replace(frame=text.filled(block.frame, names, len(block.rows)))
+                names |= dict.fromkeys(have)
+            frame = json_lines.filled(block.frame, names, len(block.rows))
+            yield block._replace(frame=frame, lacking=lacking(have, columns, where) if have else {})
 
     return _text_part(path, member, blocks)
 
@@ -101,7 +106,8 @@ def jsonl(path: str | Path, columns: tuple[str, ...] = (), member: str = "") -> 
 def parquet(path: str | Path, columns: tuple[str, ...] = ()) -> Part:
     """A Parquet file: types as they are, but dictionary (categorical) columns as String.
 
-    columns: those to read, () for all. Raises InputError if it cannot be read or lacks a column.
+    columns: those to read, () for all; if it lacks one of them, no rows come, but the names of all.
+    Raises InputError if it cannot be read.
     """
     where = str(path)
 
@@ -110,9 +116,9 @@ def parquet(path: str | Path, columns: tuple[str, ...] = ()) -> Part:
         with pa.OSFile(where) as source:
             file = pq.ParquetFile(source, pre_buffer=False, buffer_size=1 << 20)
             have, count = file.schema_arrow.names, 0
-            for name in set(columns).difference(have):
-                listed = one_line(", ".join(have), 400)
-                raise InputError(f"{where}: no column {name!r}; it has: {listed}; name one of them")
+            if set(columns).difference(have):
+                yield _names(have)
+                return
             kept = list(columns or have)
             yield file.schema_arrow.empty_table().select(kept)
             for batch in file.iter_batches(text.BLOCK, columns=kept):
@@ -124,8 +130,8 @@ def parquet(path: str | Path, columns: tuple[str, ...] = ()) -> Part:
     return _table_part(where, tables)
 
 
-def arrow(path: str | Path) -> Part:
-    """An Arrow IPC file, stream or Feather file: types as for Parquet.
+def arrow(path: str | Path, columns: tuple[str, ...] = ()) -> Part:
+    """An Arrow IPC file, stream or Feather file: types and `columns` as for Parquet.
 
     Only a record batch that is compressed is held in memory as a whole.
     Raises InputError if the file cannot be read, or is a stream without its end mark.
@@ -136,16 +142,23 @@ def arrow(path: str | Path) -> Part:
         # Mapped, as a single record batch may be larger than memory.
         with open(where, "rb") as file:
             mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        source = pa.BufferReader(pa.py_buffer(mapped))
+        buffer = pa.py_buffer(mapped)
+        source = pa.BufferReader(buffer)
+        start = pa.ipc.open_file if head == b"ARROW1" else pa.ipc.open_stream
+        have = start(pa.BufferReader(buffer)).schema.names
+        if set(columns).difference(have):
+            yield _names(have)
+            return
+        kept = list(columns or have)
+        places = [at for at, name in enumerate(have) if name in columns]
+        reader = start(source, options=pa.ipc.IpcReadOptions(included_fields=places))
+        batches = reader
         if head == b"ARROW1":
-            reader = pa.ipc.open_file(source)
             batches = map(reader.get_batch, range(reader.num_record_batches))
-        else:
-            reader = batches = pa.ipc.open_stream(source)
-        yield reader.schema.empty_table()
+        yield reader.schema.empty_table().select(kept)
         for batch in batches:
             for at in range(0, batch.num_rows, text.BLOCK):
-                yield batch.slice(at, text.BLOCK)
+                yield batch.slice(at, text.BLOCK).select(kept)
                 mapped.madvise(mmap.MADV_DONTNEED)  # pages that were read count no longer as ours
         if head != b"ARROW1" and (source.tell() < len(mapped) or mapped[-8:] != _STREAM_END):
             raise ValueError("the stream's end mark is not at its end")
@@ -154,55 +167,46 @@ def arrow(path: str | Path) -> Part:
 
 
 _tsv = partial(delimited, separator="\t")
-_READERS: dict[str, Callable[[Path], Part]] = {
+_READERS: dict[str, Callable[..., Part]] = {
     **dict.fromkeys((".csv", ".csv.gz"), delimited),
     **dict.fromkeys((".tsv", ".tsv.gz"), _tsv),
     **dict.fromkeys((".parquet", ".pq"), parquet),
     **dict.fromkeys((".arrow", ".feather", ".ipc"), arrow),
-    **dict.fromkeys((".jsonl", ".ndjson", ".jsonl.gz"), jsonl),
+    **dict.fromkeys((".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz"), jsonl),
 }
+_NO_LOG = re.compile(r"[._]|readme|licen[cs]e|.*\.md$", re.IGNORECASE)
 
 
-def table_parts(path: str | Path) -> tuple[Part, ...]:
+def table_parts(
+    path: str | Path,
+    columns: tuple[str, ...] = (),
+    lists: dict[str, str] = {},  # noqa: B006 (not changed)
+) -> tuple[Part, ...]:
     """A file, or the files of a folder sorted by name, each read as the end of its name says.
 
-    In a folder, hidden files and those with another ending are left out.
-    Raises InputError if there is no such path, or nothing at it with a known ending.
+    columns, lists: see `jsonl`. Of a folder, hidden files are left out, and what is named as a
+    readme, a licence or a mark (_SUCCESS) is.
+    Raises InputError if there is no such path, nothing at it with a known ending, or something else
+    in the folder.
     """
     path = Path(path)
-    with _told(str(path)):
+    with told(str(path)):
         path.stat()
-        found = sorted(path.iterdir()) if path.is_dir() else [path]
-    parts = [
-        read(file)
-        for file in found
-        for ending, read in _READERS.items()
-        if file.name.lower().endswith(ending) and not file.name.startswith(".")
-    ]
+        inside = path.is_dir()
+        found = [f for f in sorted(path.iterdir()) if f.name[0] != "."] if inside else [path]
+    parts, known = [], " ".join(_READERS)
+    for file in found:
+        ending = next((e for e in _READERS if file.name.lower().endswith(e)), "")
+        if ending:
+            more = {"lists": lists} if _READERS[ending] is jsonl else {}
+            parts.append(_READERS[ending](file, columns=columns, **more))
+        elif inside and not _NO_LOG.match(file.name):
+            raise InputError(
+                f"{file}: would be left out; move it away, or make it a file that ends in {known}"
+            )
     if not parts:
-        known = " ".join(_READERS)
         raise InputError(f"{path}: no file with a known ending; give one that ends in {known}")
     return tuple(parts)
-
-
-_CURES = {
-    FileNotFoundError: "does not exist; check the path",
-    IsADirectoryError: "is a folder; give a file",
-    PermissionError: "no permission to read it; change its mode",
-}
-
-
-@contextmanager
-def _told(where: str) -> Iterator[None]:
-    """Turns what the libraries raise into InputError."""
-    try:
-        yield
-    except InputError:
-        raise
-    except _TROUBLES as error:
-        cure = "check that it is complete and of the format that its name says"
-        default = f"cannot be read ({one_line(error)}); {cure}"
-        raise InputError(f"{where}: {_CURES.get(type(error), default)}") from error
 
 
 def _text_part(
@@ -211,7 +215,7 @@ def _text_part(
     where = f"{path}/{member}" if member else str(path)
 
     def blocks() -> Iterator[Block]:
-        with _told(where), ExitStack() as stack:
+        with told(where), ExitStack() as stack:
             if member:
                 archive = stack.enter_context(zipfile.ZipFile(path))
                 stream = stack.enter_context(archive.open(member))
@@ -229,7 +233,7 @@ def _table_part(where: str, tables: Callable[[bytes], Iterator[Any]]) -> Part:
 
     def blocks() -> Iterator[Block]:
         row = 1
-        with _told(where):
+        with told(where):
             with open(where, "rb") as file:
                 head = file.read(6)
             if not head:
@@ -247,6 +251,11 @@ def _table_part(where: str, tables: Callable[[bytes], Iterator[Any]]) -> Part:
     return Part(where, (where,), blocks)
 
 
+def _names(have: Iterable[str]) -> pa.Table:
+    """A table of these columns, without rows."""
+    return pa.table({name: pa.nulls(0) for name in have})
+
+
 def _plain(table: Any) -> pl.DataFrame:
     """Categories, also in lists, as String; without metadata, whose damage makes Polars panic."""
     for kind in table.schema.types:
@@ -255,6 +264,6 @@ def _plain(table: Any) -> pl.DataFrame:
     coded: dict[Any, Any] = {
         name: pl.List(pl.String) if isinstance(kind, pl.List) else pl.String
         for name, kind in frame.schema.items()
-        if text.inner(kind) in (pl.Categorical, pl.Enum)
+        if json_lines.inner(kind) in (pl.Categorical, pl.Enum)
     }
     return frame.cast(coded)

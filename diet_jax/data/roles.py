@@ -42,8 +42,8 @@ def check(roles: Roles) -> None:
         if feature.scale not in SCALES:
             known = ", ".join(SCALES)
             raise InputError(f"data.scale of {name!r} is {feature.scale!r}; set it to {known}")
-        if missing is not None and not abs(missing) < 3e38:
-            raise InputError(f"data.missing of {name!r} is {missing}; give a finite number")
+        if missing is not None and not (isinstance(missing, int | float) and abs(missing) < 3e38):
+            raise InputError(f"data.missing of {name!r} is {missing!r}; give a finite number")
     if not math.isfinite(roles.threshold):
         raise InputError(f"data.threshold is {roles.threshold}; give a number, < 0 for labels 0/1")
     if roles.history and roles.history.field not in plain:
@@ -59,8 +59,8 @@ def check_field(field: Field, plain: list[str]) -> None:
     name, (kind, _, of) = field.name, field.derived.partition(":")
     if field.width < 1:
         raise InputError(f"field {name!r} has the width {field.width}; give it 1 or more")
-    if not 0 <= field.hashed < 2**31:
-        raise InputError(f"data.hashed of {name!r} is {field.hashed}; set it to 0 or more rows")
+    if not (isinstance(field.hashed, int) and 0 <= field.hashed < 2**31):
+        raise InputError(f"data.hashed of {name!r} is {field.hashed!r}; set it to 0 or more rows")
     if field.derived == TASK and field.width > 1:
         return  # of `with_tasks`
     if field.derived and (field.width > 1 or field.hashed):

@@ -16,7 +16,17 @@ import polars as pl
 from diet_jax.data import frames
 from diet_jax.data.clean import Clean, clean
 from diet_jax.data.codes import Codes
-from diet_jax.data.progress import Progress, check_rejected, in_words, lines, resume, save
+from diet_jax.data.columns import MISSING
+from diet_jax.data.progress import (
+    Progress,
+    check,
+    check_rejected,
+    in_words,
+    lines,
+    resume,
+    save,
+    still_lacking,
+)
 from diet_jax.data.records import append, one_ahead, read_chunks, sort_into
 from diet_jax.data.source import TASK, Field, Roles, Source
 from diet_jax.files import replace_file
@@ -120,7 +130,7 @@ def read_parts(
         os.truncate(file, size)
     with open(path, "ab") as out, open(aside, "ab") as rest:
         blocks = one_ahead(clean(source.parts, roles, done.next, done.unit))
-        for upto, unit, rows, rejects, sizes in one_ahead(encoded(blocks, roles, coders)):
+        for upto, unit, rows, rejects, sizes, lacking in one_ahead(encoded(blocks, roles, coders)):
             append(out, rows)
             rest.write(lines(rejects, header=rest.tell() == 0))
             time = np.concatenate([[done.last], rows["time"]])
@@ -134,13 +144,14 @@ def read_parts(
                 last=int(time.max()),
                 ascending=done.ascending and bool((np.diff(time) >= 0).all()),
                 sizes=sizes,
+                lacking=still_lacking(done, lacking),
             )
             report(done.rows)
             if done.seen - saved.seen >= SEGMENT:
                 check_rejected(done, max_rejected)
                 save(folder, coders, saved.sizes, done, (out, rest))
                 saved = done
-        check_rejected(done, max_rejected)
+        check(done, max_rejected)
         if not done.ascending:
             # Sorting takes the place of spool.bin: what it was made of must be known from here on.
             done = done._replace(next=(len(source.parts), 0))
@@ -149,11 +160,13 @@ def read_parts(
 
 
 def encoded(blocks, roles: Roles, coders: dict[str, Codes]) -> Iterator[tuple]:
-    """What `clean` yields with the rows as records, and how many values each column has by then."""
+    """What `clean` yields with the rows as records, how many values each column has by then, and
+    the columns that are lacking."""
     dtype = record(roles)
     for upto, unit, found, rejects in blocks:
         rows = encode(found, roles, coders, dtype)
-        yield upto, unit, rows, rejects, {name: len(coder) for name, coder in coders.items()}
+        sizes = {name: len(coder) for name, coder in coders.items()}
+        yield upto, unit, rows, rejects, sizes, found.lacking
 
 
 def where(source: Source) -> str:
@@ -240,10 +253,17 @@ def task_columns(roles: Roles) -> slice:
     return columns_of(roles.fields)[kinds.index(TASK)][1] if roles.more_labels else slice(0)
 
 
-def remembered(rows: np.ndarray, roles: Roles) -> np.ndarray:
-    """bool [n]: the records that histories are made of, the positive ones of the first label."""
+def nobody(values: dict[str, pl.Series], roles: Roles) -> int:
+    """The code that stands for a missing user, -1 for none; values: of `Spool`."""
+    found = values[roles.user if user_field(roles) >= 0 else ""].index_of(MISSING)
+    return -1 if found is None else found
+
+
+def remembered(rows: np.ndarray, roles: Roles, nobody: int) -> np.ndarray:
+    """bool [n]: the records that histories are made of, the positive ones of the first label. Rows
+    without a user are of many: they have no history."""
     first = rows["codes"][:, task_columns(roles)][:, :1] >= 0
-    return (rows["label"] > 0) & first.all(1)
+    return (rows["label"] > 0) & (rows["user"] != nobody) & first.all(1)
 
 
 def countable(rows: np.ndarray, of: int, roles: Roles) -> np.ndarray:

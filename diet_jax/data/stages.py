@@ -31,6 +31,9 @@ def check(cuts: Cuts) -> None:
         raise InputError(f"stages.interval is {cuts.interval!r}; set it to {known} or ''")
     if not fractions and cuts.count < 1:
         raise InputError(f"stages.count is {cuts.count}; set it to 1 or more")
+    for share in fractions:
+        if not isinstance(share, int | float):
+            raise InputError(f"stages.fractions has {share!r}; give positive shares that sum to 1")
     if fractions and not (min(fractions) > 0 and math.isclose(sum(fractions), 1, abs_tol=1e-6)):
         raise InputError(
             f"stages.fractions {fractions} sums to {sum(fractions):g}; give positive shares that "

@@ -17,6 +17,7 @@ from diet_jax.data.spool import (
     Spool,
     columns_of,
     countable,
+    nobody,
     remembered,
     task_columns,
     user_field,
@@ -27,7 +28,7 @@ from diet_jax.data.vocabulary import UNKNOWN, Vocabulary
 from diet_jax.files import replace_text
 from diet_jax.types import Rows, Schema, Stage, Stream
 
-FORMAT = 2  # of the files below; a store of another format is made anew
+FORMAT = 3  # of the files below; a store of another format is made anew
 TYPES = {
     "ids": np.int32,
     "dense": np.float32,
@@ -114,8 +115,9 @@ def encode(
     stages: list[dict],
 ) -> Iterator[dict[str, np.ndarray]]:
     """The columns of the store, some rows at a time; fills `admitted` and `stages`, one a stage."""
-    roles, item, past = source.roles, item_column(source.roles), None
+    roles, item, past, no_user = source.roles, item_column(source.roles), None, -1
     if roles.history:
+        no_user = nobody(spool.values, roles)
         users = spool.values[roles.user if user_field(roles) >= 0 else ""]
         past = features.no_past(len(users), roles.history.length)
     for s, (start, stop) in enumerate(itertools.pairwise(borders.tolist())):
@@ -133,7 +135,7 @@ def encode(
         for rows in spool.chunks(start, stop):
             slots = words.slots(rows["codes"])
             if past:
-                liked = remembered(rows, roles)
+                liked = remembered(rows, roles, no_user)
                 seen, past = features.histories(
                     past, rows["user"], slots[:, item], rows["time"], liked
                 )

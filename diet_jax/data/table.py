@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from diet_jax.data import readers
+from diet_jax.data.clean import used
 from diet_jax.data.source import Dense, Field, History, Roles, Source, with_tasks
 from diet_jax.types import Config, InputError
 
@@ -18,7 +19,10 @@ def read(data: Config) -> Source:
             "or to a folder of them"
         )
     name = data.name or Path(data.path).absolute().name.split(".")[0]
-    return Source(name, readers.table_parts(data.path), roles_of(data))
+    roles = roles_of(data)
+    columns = tuple(dict.fromkeys(filter(None, used(roles))))
+    lists = {name: data.separator for name in data.multi}
+    return Source(name, readers.table_parts(data.path, columns, lists), roles)
 
 
 def roles_of(data: Config) -> Roles:
@@ -35,8 +39,8 @@ def roles_of(data: Config) -> Roles:
                 f"{', '.join(sorted(known)) or 'data.dense'}"
             )
     for name, width in data.multi.items():
-        if width < 2:
-            raise InputError(f"data.multi of {name!r} is {width}; set it to 2 or more values")
+        if not isinstance(width, int) or width < 2:
+            raise InputError(f"data.multi of {name!r} is {width!r}; set it to 2 or more values")
     default = data.scale.get("default", "standard")
     fields = [
         Field(name, data.multi.get(name, 1), data.separator, data.hashed.get(name, 0))

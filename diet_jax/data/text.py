@@ -1,15 +1,11 @@
-"""Splits text into rows: delimited cells or JSON objects, and what cannot be split into rejects."""
+"""Splits text into rows of delimited cells, and what cannot be split into rejects."""
 
 import csv
-import io
-import json
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterator
 from itertools import chain
-from typing import IO, Any, NamedTuple
+from typing import IO, NamedTuple
 
 import polars as pl
-import polars.selectors as cs
 import pyarrow as pa
 import pyarrow.csv as pacsv
 
@@ -28,15 +24,17 @@ _OPEN = "an unclosed quote, or too long a cell"
 
 
 class Form(NamedTuple):
-    """names: of the columns. separator: one byte. quote: "" for none."""
+    """separator: one byte. quote: "" for none. names: of all columns. kept: those to keep, and the
+    place of each."""
 
-    names: tuple[str, ...]
     separator: str
     quote: str
     where: str
+    names: tuple[str, ...] = ()
+    kept: dict[str, int] = {}
 
 
-class _Piece(NamedTuple):
+class Piece(NamedTuple):
     """What a piece of text gave. rest: its unfinished end. row: the number of the next row."""
 
     frame: pl.DataFrame
@@ -72,7 +70,7 @@ def chunks(stream: IO[bytes], where: str) -> Iterator[bytes]:
         yield rest + b"\n"
 
 
-def blocks(chunks: Iterator[bytes], parse: Callable[[bytes, int, bool], _Piece]) -> Iterator[Block]:
+def blocks(chunks: Iterator[bytes], parse: Callable[[bytes, int, bool], Piece]) -> Iterator[Block]:
     """parse: of text, the number of its first row, and whether no text follows."""
     rest, row, silent = b"", 1, True
     for chunk in chain(filter(None, chunks), [b""]):
@@ -88,11 +86,12 @@ def numbers(row: int, count: int) -> pl.Series:
     return pl.int_range(row, row + count, dtype=pl.Int64, eager=True)
 
 
-def _reject(where: str, row: int, line: bytes, reason: str) -> Reject:
+def reject(where: str, row: int, line: bytes, reason: str) -> Reject:
     return Reject(where, row, "", one_line(line.decode("utf8", "backslashreplace"), 80), reason)
 
 
-def header(line: bytes, form: Form) -> tuple[str, ...]:
+def header(line: bytes, form: Form, columns: tuple[str, ...]) -> tuple[str, ...]:
+    """The names of the columns; those of `columns`, () for all, must be unique."""
     try:
         cells, is_open = _cells(line.decode() + "\n", form)
     except (UnicodeDecodeError, csv.Error) as error:
@@ -100,11 +99,11 @@ def header(line: bytes, form: Form) -> tuple[str, ...]:
     names = tuple(cell.strip() for cell in cells)
     if is_open:
         raise InputError(f"{form.where}: the header has an unclosed quote; fix line 1")
-    if "" in names:
+    if "" in names and not columns:
         column = names.index("") + 1
         raise InputError(f"{form.where}: the header has no name for column {column}; give it one")
     for at, name in enumerate(names):
-        if name in names[:at]:
+        if name in names[:at] and name in (columns or names):
             shown = one_line(repr(name), 60)
             raise InputError(f"{form.where}: the header names {shown} twice; rename one column")
     other = [mark for mark in ",\t;|" if mark in names[0]]
@@ -116,7 +115,7 @@ def header(line: bytes, form: Form) -> tuple[str, ...]:
     return names
 
 
-def split(form: Form, data: bytes, row: int, last: bool) -> _Piece:
+def split(form: Form, data: bytes, row: int, last: bool) -> Piece:
     """Splits text into rows: all at once, or in small pieces if it holds anything unusual."""
     whole = _split_lines(form, data, row)
     if whole:
@@ -129,13 +128,13 @@ def split(form: Form, data: bytes, row: int, last: bool) -> _Piece:
         done.append(_split_lines(form, piece, row) or _split_records(form, piece, row, at_end))
         rest, row, at = done[-1].rest, done[-1].row, end
     frames, rows, rejects, *_ = zip(*done, strict=True)
-    return _Piece(pl.concat(frames), pl.concat(rows), tuple(chain(*rejects)), rest, row)
+    return Piece(pl.concat(frames), pl.concat(rows), tuple(chain(*rejects)), rest, row)
 
 
-def _split_lines(form: Form, data: bytes, row: int) -> _Piece | None:
+def _split_lines(form: Form, data: bytes, row: int) -> Piece | None:
     """All rows of the text, or None unless each of its lines is one good row."""
     if not data:
-        return _Piece(_frame(form, []), numbers(row, 0), (), b"", row)
+        return Piece(_frame(form, []), numbers(row, 0), (), b"", row)
     if data.startswith(b"\n") or b"\n\n" in data:
         return None
     count = data.count(b"\n")
@@ -143,23 +142,34 @@ def _split_lines(form: Form, data: bytes, row: int) -> _Piece | None:
     mark = _BOM if data.startswith(_BOM) else b""  # the parser drops one from every text
     # The parser silently closes a quote at the end of the text: it swallows this line then.
     probe = form.separator.join("x" for _ in form.names).encode() if quoted else b""
-    text = dict.fromkeys(form.names, pa.string())
+    text = dict.fromkeys(form.kept, pa.string())
     quoting = {"quote_char": form.quote or False, "newlines_in_values": quoted}
     try:
         table = pacsv.read_csv(
             pa.py_buffer(mark + data + probe),
             pacsv.ReadOptions(column_names=form.names, block_size=1 << 21),
             pacsv.ParseOptions(delimiter=form.separator, **quoting),
-            pacsv.ConvertOptions(column_types=text, null_values=[""], strings_can_be_null=True),
+            pacsv.ConvertOptions(
+                column_types=text,
+                null_values=[""],
+                strings_can_be_null=True,
+                include_columns=list(form.kept),
+            ),
         )
     except (pa.ArrowException, ValueError):
         return None
     if table.num_rows != count + quoted:
         return None
-    return _Piece(pl.DataFrame(table)[:count], numbers(row, count), (), b"", row + count)
+    frame = pl.DataFrame(table)[:count]
+    # Most texts have no blanks there, and looking into each cell takes as long as parsing it.
+    ends = (form.separator, "\n", form.quote or "\n")
+    around = (f"{end} ".encode() in data or f" {end}".encode() in data for end in ends)
+    if b" " in data and (data.startswith(b" ") or any(around)):
+        frame = _stripped(frame)
+    return Piece(frame, numbers(row, count), (), b"", row + count)
 
 
-def _split_records(form: Form, data: bytes, row: int, last: bool) -> _Piece:
+def _split_records(form: Form, data: bytes, row: int, last: bool) -> Piece:
     """Takes records, which may span lines, one by one to find the bad ones."""
     lines = [line + "\n" for line in data.decode("utf8", "surrogateescape").split("\n")[:-1]]
     good, rows, rejects, at, rest = [], [], [], 0, b""
@@ -172,18 +182,18 @@ def _split_records(form: Form, data: bytes, row: int, last: bool) -> _Piece:
             rest = b""
         if reason:
             line = lines[at].encode("utf8", "surrogateescape")
-            rejects.append(_reject(form.where, row, line, reason))
+            rejects.append(reject(form.where, row, line, reason))
         elif cells:
             good.append(cells)
             rows.append(row)
         row += 1
         at += taken
     numbers = pl.Series(rows, dtype=pl.Int64)
-    return _Piece(_frame(form, good), numbers, tuple(rejects), rest, row)
+    return Piece(_frame(form, good), numbers, tuple(rejects), rest, row)
 
 
 def _record(form: Form, lines: list[str], at: int) -> tuple[list[str], int, str]:
-    """The cells of the record from line `at` on, its number of lines, and what is wrong with it."""
+    """The kept cells of the record from line `at` on, its number of lines, and what is wrong."""
     if lines[at] == "\n":
         return [], 1, ""
     taken = 1
@@ -199,6 +209,7 @@ def _record(form: Form, lines: list[str], at: int) -> tuple[list[str], int, str]
         return [], 1, _STRAY if "expected after" in str(error) else _OPEN
     if len(cells) != len(form.names):
         return [], 1, _RAGGED if taken == 1 else _STRAY
+    cells = [cells[place] for place in form.kept.values()]
     if any("\udc80" <= mark <= "\udcff" for mark in "".join(cells)):
         return [], 1, "not UTF-8"
     return cells, taken, ""
@@ -213,88 +224,8 @@ def _cells(line: str, form: Form) -> tuple[list[str], bool]:
 
 
 def _frame(form: Form, records: list[list[str]]) -> pl.DataFrame:
-    frame = pl.DataFrame(records, dict.fromkeys(form.names, pl.String), orient="row")
-    return frame.with_columns(pl.all().replace("", None))
+    return _stripped(pl.DataFrame(records, dict.fromkeys(form.kept, pl.String), orient="row"))
 
 
-def objects(where: str, columns: tuple[str, ...], data: bytes, row: int, last: bool) -> _Piece:
-    """Reads all lines at once, or one by one if one is bad or their types do not agree."""
-    count = data.count(b"\n")
-    frame = _scan_objects(data, columns)
-    if frame is not None and frame.height == count:
-        return _Piece(frame, numbers(row, count), (), b"", row + count)
-    good, rows, rejects = [], [], []
-    for number, line in enumerate(data.split(b"\n")[:-1], start=row):
-        if not line.strip():
-            continue
-        value, reason = _object(line)
-        if reason:
-            rejects.append(_reject(where, number, line, reason))
-        else:
-            good.append(value)
-            rows.append(number)
-    names = columns or tuple(dict.fromkeys(chain(*good)))
-    series = (_series(name, [value.get(name) for value in good]) for name in names)
-    flat = [column for column in series if column is not None]
-    frame = pl.DataFrame(flat or None, height=len(good))
-    return _Piece(frame, pl.Series(rows, dtype=pl.Int64), tuple(rejects), b"", row + count)
-
-
-def _scan_objects(data: bytes, columns: tuple[str, ...]) -> pl.DataFrame | None:
-    """None if Polars cannot read a line, or if it could round whole numbers beyond 2^53."""
-    try:
-        scan = pl.scan_ndjson(io.BytesIO(data), infer_schema_length=None)
-        kinds = scan.collect_schema()
-        kept = [n for n in columns or kinds if n in kinds and not inner(kinds[n]).is_nested()]
-        frame = scan.select(kept).collect()
-    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, ValueError):
-        return None
-    largest = frame.select(cs.float().abs().max()).rows()
-    return None if any((cell or 0) >= 2**53 for cell in chain(*largest)) else frame
-
-
-def inner(kind: pl.DataType) -> Any:
-    return kind.inner if isinstance(kind, pl.List) else kind
-
-
-def _object(line: bytes) -> tuple[dict[str, Any], str]:
-    try:
-        value = json.loads(line.decode())
-    except UnicodeDecodeError:
-        return {}, "not UTF-8"
-    except (ValueError, RecursionError):
-        return {}, "not JSON"
-    return (value, "") if isinstance(value, dict) else ({}, "not an object")
-
-
-def _series(name: str, values: list[Any]) -> pl.Series | None:
-    """A column of JSON values: of their type if it is one, else text; None if they are nested."""
-    lists = {type(value) for value in values} <= {list, type(None)}
-    kinds = {type(value) for value in (chain(*filter(None, values)) if lists else values)}
-    kinds.discard(type(None))
-    if kinds and kinds <= {dict, list}:
-        return None
-    # Polars would round what is not of the first value's type.
-    with suppress(TypeError, OverflowError, UnicodeEncodeError):
-        if len(kinds) < 2:
-            return pl.Series(name, values)
-    if lists:
-        cells = [cell if cell is None else [_text(item) for item in cell] for cell in values]
-        return pl.Series(_text(name), cells, pl.List(pl.String))
-    return pl.Series(_text(name), [_text(value) for value in values], pl.String)
-
-
-def _text(value: Any) -> str | None:
-    if value is None:
-        return None
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)  # as Polars writes it
-    text = value if isinstance(value, str) else json.dumps(value)
-    return text.encode("utf8", "replace").decode()
-
-
-def filled(frame: pl.DataFrame, names: Iterable[str], height: int) -> pl.DataFrame:
-    """The columns `names`, those that the frame lacks full of nulls."""
-    nulls = pl.Series([None] * height, dtype=pl.Null)
-    kept = [frame[name] if name in frame.columns else nulls.alias(name) for name in names]
-    return pl.DataFrame(kept or None, height=height)
+def _stripped(frame: pl.DataFrame) -> pl.DataFrame:
+    return frame.with_columns(pl.all().str.strip_chars(" ").replace("", None))

@@ -82,7 +82,7 @@ def _part(file: Path, items: Callable[[], pl.DataFrame] | None) -> Part:
 
     def change(frame: pl.DataFrame) -> pl.DataFrame:
         files.require(frame, columns, part.where, _CURE)
-        frame = frame.select(columns)
+        frame = frame.select(columns).with_columns(pl.col("parent_asin").cast(pl.String))
         if not items:
             return frame
         # The items are many more than a block's: hash the block's.
@@ -100,5 +100,7 @@ def _items(meta: Path) -> pl.DataFrame:
         typed = [pl.col(name).cast(kind, strict=False) for name, kind in _META.items()]
         return frame.select(typed).with_columns(price.cast(pl.Float64))
 
-    items = files.whole(map_frames(readers.jsonl(str(meta), tuple(_META)), change), _CURE)
+    items = files.whole(
+        map_frames(readers.jsonl(str(meta), tuple(_META), {"categories": ""}), change), _CURE
+    )
     return items.unique("parent_asin", keep="first")

@@ -10,7 +10,7 @@ from functools import partial
 
 import polars as pl
 
-from diet_jax.data.adapters.files import require
+from diet_jax.data.adapters.files import parsed, require
 from diet_jax.data.readers import delimited
 from diet_jax.data.source import Field, Roles, Source, map_frames
 from diet_jax.types import InputError
@@ -37,6 +37,9 @@ def read(path: str, name: str = "") -> Source:
     roles = Roles("click", "time", "user", (*map(Field, _CATEGORIES), *made))
     part = delimited(_file(path))
     part = map_frames(part, partial(_columns, where=part.where))
+    minute = pl.col("hour").str.strip_chars() + "00"
+    time = minute.str.to_datetime("%y%m%d%H%M", strict=False).alias("time")
+    part = parsed(part, "hour", time, "is no hour")
     return Source("Avazu", (part,), roles, "The rules of the Kaggle challenge apply.")
 
 
@@ -48,13 +51,12 @@ def _file(path: str) -> str:
 
 
 def _columns(frame: pl.DataFrame, where: str) -> pl.DataFrame:
-    """The label and the categories as they are, time and user made."""
+    """The label, the hour and the categories as they are, the user made."""
     require(frame, ("click", "hour", *_CATEGORIES), where, _GET)
-    minute = pl.col("hour").str.strip_chars() + "00"
     address = pl.concat_str("device_ip", "device_model", separator="_")
     return frame.select(
         "click",
+        "hour",
         *_CATEGORIES,
-        time=minute.str.to_datetime("%y%m%d%H%M", strict=False),
         user=pl.when(pl.col("device_id") != _NO_DEVICE_ID).then("device_id").otherwise(address),
     )

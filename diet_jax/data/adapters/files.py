@@ -1,11 +1,13 @@
 """Finds the files of a published log, and reads the small tables that describe its items whole."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import polars as pl
 
-from diet_jax.data.source import Part
+from diet_jax.data.columns import is_absent, one_line
+from diet_jax.data.source import Block, Part, Reject
 from diet_jax.types import InputError
 
 
@@ -51,6 +53,27 @@ def whole(part: Part, cure: str, kinds: dict[str, pl.DataType] | None = None) ->
             frame = frame.select(pl.col(c).cast(kind, strict=False) for c, kind in kinds.items())
         frames.append(frame)
     return pl.concat(frames)
+
+
+def parsed(part: Part, column: str, value: pl.Expr, reason: str) -> Part:
+    """The part with `value`, named by it, for the text in `column` that it is made of.
+
+    A text of which `value` makes null rejects its row, for `reason`.
+    """
+
+    def blocks() -> Iterator[Block]:
+        for block in part.blocks():
+            text, made = block.frame[column], block.frame.select(value).to_series()
+            bad = made.is_null() & ~is_absent(text)
+            found = zip(block.rows.filter(bad), text.filter(bad), strict=True)
+            rejects = [Reject(part.where, row, column, one_line(t, 60), reason) for row, t in found]
+            yield block._replace(
+                frame=block.frame.drop(column).with_columns(made).filter(~bad),
+                rows=block.rows.filter(~bad),
+                rejects=(*block.rejects, *rejects),
+            )
+
+    return part._replace(blocks=blocks)
 
 
 def require(frame: pl.DataFrame, columns: tuple[str, ...], where: str, cure: str) -> None:

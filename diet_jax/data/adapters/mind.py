@@ -68,6 +68,8 @@ def _split(behaviors: Path) -> str:
 def _part(behaviors: Path) -> Part:
     news = files.beside(behaviors, "news.tsv", _CURE)
     log = readers.delimited(str(behaviors), "\t", _BEHAVIORS, quote="")
+    time = pl.col("time").str.to_datetime("%m/%d/%Y %I:%M:%S %p", time_unit="us", strict=False)
+    log = files.parsed(log, "time", time, "is no time")
     side = readers.delimited(str(news), "\t", _NEWS, quote="")
 
     def blocks() -> Iterator[Block]:
@@ -84,12 +86,11 @@ def _part(behaviors: Path) -> Part:
 
 def _explode(impressions: pl.DataFrame, rows: pl.Series, news: pl.DataFrame, rejects) -> Block:
     """One row for each 'N123-1' (clicked) or 'N456-0' that the impressions list."""
-    time = pl.col("time").str.to_datetime("%m/%d/%Y %I:%M:%S %p", time_unit="us", strict=False)
     shown = pl.col("impressions").str.split_exact("-", 1)
     frame = (
         impressions.select(
             "user",
-            time,
+            "time",
             pl.col("history").str.split(" ").list.tail(_CLICKED).list.join(" ").alias("clicked"),
             pl.col("impressions").str.split(" "),
             rows.alias("row"),

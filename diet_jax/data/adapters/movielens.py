@@ -6,7 +6,7 @@ from diet_jax.data.adapters import movielens_files, movielens_tfds
 from diet_jax.data.source import Field, Roles, Source
 from diet_jax.types import InputError
 
-NAMES = ("latest-small", "100k", "1m", "20m", "25m")
+NAMES = ("latest-small", "100k", "1m", "20m", "25m", "32m", "latest")
 _BUNDLED = Path(__file__).parents[1] / "bundled" / "ml-latest-small.zip"
 _DEMOGRAPHIC = tuple("user item age gender occupation zip year genre genre2 hour".split())
 _PLAIN = tuple("user item year genre genre2 genres hour weekday user_count item_count".split())
@@ -33,6 +33,8 @@ def read(name: str, path: str, threshold: float, tfds_dir: str) -> Source:
         raise InputError(f"data.name is {name!r}; set it to one of {', '.join(NAMES)}")
     if path or name == "latest-small":
         part = movielens_files.read(name, path or str(_BUNDLED))
+    elif name in ("32m", "latest"):
+        raise InputError(f"data.path is empty; set it to the zip of MovieLens {name} or its folder")
     else:
         part = movielens_tfds.read(name, tfds_dir)
     names = _DEMOGRAPHIC if name in ("100k", "1m") else _PLAIN

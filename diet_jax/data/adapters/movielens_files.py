@@ -41,7 +41,7 @@ def read(name: str, path: str) -> Part:
     """
     members = _members(Path(path))
     if "ratings.csv" in members:
-        found, reader = ("latest-small", "20m", "25m"), _latest
+        found, reader = ("latest-small", "20m", "25m", "32m", "latest"), _latest
     elif "u.data" in members:
         found, reader = ("100k",), _grouplens_100k
     elif "ratings.dat" in members:

@@ -68,8 +68,8 @@ def _yoochoose(file: Path) -> _Kind:
     time = pl.col("time").str.to_datetime("%Y-%m-%dT%H:%M:%S%.fZ", time_unit="us", strict=False)
     # 0 says that the category is not known.
     category = pl.col("category").replace("0", None)
-    clicks = _select(part, "session", "item", category, time=time)
-    return clicks, ("category",), (_HOUR, _WEEKDAY)
+    clicks = files.parsed(part, "time", time, "is no time")
+    return _select(clicks, "session", "item", "time", category), ("category",), (_HOUR, _WEEKDAY)
 
 
 def _periods(file: Path) -> _Kind:
@@ -77,25 +77,28 @@ def _periods(file: Path) -> _Kind:
     # day has room for the longest.
     period, order = (pl.col(name).cast(pl.Int64, strict=False) for name in ("period", "order"))
     time = (period * _DAY + (order * 250).clip(0, _DAY - 1)).cast(pl.Datetime("ms"))
-    part = readers.parquet(str(file), ("period", "order", "session", "item"))
-    return _select(part, "session", "item", time=time), (), ()
+    needs = ("period", "order", "session", "item")
+    part = readers.parquet(str(file), needs)
+    return _select(part, "session", "item", time.alias("time"), needs=needs), (), ()
 
 
 def _diginetica(file: Path) -> _Kind:
     # The date is real; timeframe counts the milliseconds since the session began.
     day = pl.col("eventdate").str.to_datetime("%Y-%m-%d", time_unit="ms", strict=False)
     within = pl.col("timeframe").cast(pl.Int64, strict=False).clip(0, _DAY - 1)
-    time = day + pl.duration(milliseconds=within)
-    part = readers.delimited(str(file), ";")
-    session, item = pl.col("sessionId").alias("session"), pl.col("itemId").alias("item")
     needs = ("sessionId", "itemId", "timeframe", "eventdate")
-    return _select(part, session, item, time=time, needs=needs), (), (_WEEKDAY,)
+    part = _select(readers.delimited(str(file), ";"), *needs, needs=needs)
+    part = files.parsed(part, "eventdate", day.alias("day"), "is no time")
+    part = files.parsed(part, "timeframe", within.alias("within"), "is no time")
+    time = (pl.col("day") + pl.duration(milliseconds="within")).alias("time")
+    session, item = pl.col("sessionId").alias("session"), pl.col("itemId").alias("item")
+    return _select(part, session, item, time), (), (_WEEKDAY,)
 
 
-def _select(part: Part, *columns, time: pl.Expr, needs: tuple[str, ...] = ()) -> Part:
+def _select(part: Part, *columns: str | pl.Expr, needs: tuple[str, ...] = ()) -> Part:
     def change(frame: pl.DataFrame) -> pl.DataFrame:
         files.require(frame, needs, part.where, _CURE)
-        return frame.select(*columns, time.alias("time"))
+        return frame.select(*columns)
 
     return map_frames(part, change)
 

@@ -16,6 +16,7 @@ from functools import partial
 
 import polars as pl
 
+from diet_jax.data.adapters.files import parsed
 from diet_jax.data.adapters.kuairand import joined, locate, pick
 from diet_jax.data.readers import delimited
 from diet_jax.data.source import Dense, Field, History, Roles, Source, map_frames
@@ -80,7 +81,15 @@ def _alimama(log: str, ads: str, users: str) -> Source:
 
 
 def _tmall(log: str, users: str) -> Source:
-    part = map_frames(delimited(log), partial(_actions, where=log))
+    columns = (*_ACTION, "time_stamp", "action_type")
+    part = delimited(log)
+    part = map_frames(part, partial(pick, names=columns, where=log, cure=_GET["tmall"]))
+    day = "2014" + pl.col("time_stamp").str.strip_chars().str.zfill(4)
+    time = day.str.to_date("%Y%m%d", strict=False).alias("time")
+    action = pl.col("action_type").str.strip_chars()
+    purchase = pl.when(action.is_in(["0", "1", "2", "3"])).then(action == "2").alias("purchase")
+    part = parsed(part, "time_stamp", time, "is no day")
+    part = parsed(part, "action_type", purchase, "is no action")
     (part,) = joined((part,), ("user_id", "user_id"), users, _PERSON, _GET["tmall"])
     # Of both, one code and no value at all mean the same: unknown.
     known = (pl.col("age_range").replace("0", None), pl.col("gender").replace("2", None))
@@ -93,15 +102,3 @@ def _tmall(log: str, users: str) -> Source:
         history=History("item_id", 20),
     )
     return Source("Tmall repeat buyers", (part,), roles, _LICENCE)
-
-
-def _actions(frame: pl.DataFrame, where: str) -> pl.DataFrame:
-    """The columns of `_ACTION`, time: Date, purchase: Boolean, null for an unknown action."""
-    frame = pick(frame, (*_ACTION, "time_stamp", "action_type"), where, _GET["tmall"])
-    day = "2014" + pl.col("time_stamp").str.strip_chars().str.zfill(4)
-    action = pl.col("action_type").str.strip_chars()
-    return frame.select(
-        *_ACTION,
-        time=day.str.to_date("%Y%m%d", strict=False),
-        purchase=pl.when(action.is_in(["0", "1", "2", "3"])).then(action == "2"),
-    )

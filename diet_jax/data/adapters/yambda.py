@@ -63,13 +63,16 @@ def _part(file: Path, kind: str, threshold: float) -> Part:
     }
 
     def blocks() -> Iterator[Block]:
-        for frame, rows, rejects in part.blocks():
+        for block in part.blocks():
+            frame = block.frame
             files.require(frame, _COLUMNS[kind], str(file), _CURE)
             if isinstance(frame["item_id"].dtype, pl.List):
                 raise InputError(f"{file}: has a user a row (the sequential layout); {_CURE}")
-            frame = frame.select(*_COLUMNS[kind], labels[kind].alias("label"), rows.alias("row"))
+            frame = frame.select(
+                *_COLUMNS[kind], labels[kind].alias("label"), block.rows.alias("row")
+            )
             if kind == "multi_event":
                 frame = frame.filter(~event.is_in(["unlike", "undislike"]).fill_null(False))
-            yield Block(frame.drop("row"), frame["row"], rejects)
+            yield Block(frame.drop("row"), frame["row"], block.rejects)
 
     return part._replace(blocks=blocks)
