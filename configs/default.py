@@ -60,7 +60,7 @@ def get_config() -> Config:
     c.memory.budget = 0
     # Real rows that a slot mixes, each with a weight of its own: the slot's embeddings are their
     # weighted means. A trial takes as many steps as with 1; the memory's bytes grow as much.
-    # On MovieLens 4 was much better, on logs of products of fields little; see docs/research.md.
+    # On MovieLens 4 was much better, on a simulated log little; see docs/research.md.
     c.memory.mix = 1
     # Which rows share a slot: those that the teacher sees alike, by their embeddings and labels; or
     c.memory.mix_by = "teacher"  # label: those of like labels alone
@@ -141,7 +141,7 @@ def get_config() -> Config:
 
     c.addressing = ConfigDict()  # which old slots a stage may rewrite
     c.addressing.by = "influence"  # on the stage's loss; sampled (by influence) | random
-    c.addressing.share = 0.5  # of the old slots; more was better, at no cost, see docs/research.md
+    c.addressing.share = 0.5  # of the old slots; 0.2 to 1 are alike, see docs/research.md
     # Of these, only slots whose |influence| is at least so many times the mean of all old ones.
     c.addressing.threshold = 0.0
     # Of the slots that may be written, how many may take a value of another row before each round
