@@ -11,7 +11,6 @@ there are no shares. Smoke test: --sizes=small --calls=1
 """
 
 import contextlib
-import json
 import os
 import re
 import tempfile
@@ -29,8 +28,7 @@ from absl import app, flags
 
 from benchmarks.cost import ADAM, BACKWARD, FLOAT
 from benchmarks.metagrad_problem import BASE, FIELDS, Cell, make_problem, ours
-from diet_jax.files import replace_text
-from diet_jax.record import software_versions
+from benchmarks.record import write
 from diet_jax.types import InputError
 
 SIZES = flags.DEFINE_list("sizes", "small,middle,large", "Of CELLS.")
@@ -85,8 +83,6 @@ def main(_) -> None:
         f"copy {bandwidth / 1e12:.2f} TB/s, float32 product {rate / 1e12:.1f} TFLOP/s", flush=True
     )
     result = {
-        "command": f"python -m benchmarks.accelerator --sizes={','.join(SIZES.value)}",
-        "env": software_versions() | {"devices": [d.device_kind for d in jax.devices()]},
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
         "bytes_per_second": bandwidth,
         "float32_operations_per_second": rate,
@@ -96,7 +92,7 @@ def main(_) -> None:
     for size in SIZES.value:
         result["table"] += of_size(size, bandwidth, rate)
         if OUT.value:  # what a short lease cuts off is the rest alone
-            replace_text(Path(OUT.value), json.dumps(result, indent=1) + "\n")
+            write(OUT.value, result)
 
 
 def of_size(size: str, bandwidth: float, rate: float) -> list[dict]:

@@ -3,16 +3,17 @@
     python -m benchmarks.board --config=configs/movielens_100k.py --config.data.path=FOLDER
 
 For each --rates (slots per row) and method, learning rate and L2 are chosen for every architecture
-on validation slices (the last tenth of each stage, kept from everything) from one grid, with
---tune_seeds; then --seeds are judged on the next stage. A method is a baseline (SELECTOR_hard or
-SELECTOR_soft, see diet_jax/baselines.py), a variant of the distillation (VARIANTS below), or
-VARIANT_hard, its memory with labels rounded and weights one. What is done is kept in
-benchmarks/results/board/NAME.jsonl and not done again; the table goes to docs/board/NAME.md.
+on validation slices (the last tenth of each stage, kept from everything) from one grid, that of all
+that is there already, with --tune_seeds; then --seeds are judged on the next stage. A method is a
+baseline (SELECTOR_hard or SELECTOR_soft, see diet_jax/baselines.py), a variant of the distillation
+(benchmarks/board_methods.py), or VARIANT_hard, its memory with labels rounded and weights one. What
+is done is kept in benchmarks/results/board/NAME.jsonl and not done again; the table goes to
+docs/board/NAME.md.
 """
 
-import hashlib
 import itertools
 import json
+import sys
 import time
 from collections import defaultdict
 from pathlib import Path
@@ -21,90 +22,13 @@ import numpy as np
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from benchmarks.board_methods import ANY, VARIANTS, configured, digest, names_of
 from benchmarks.board_page import render
-from benchmarks.windows import unlocked
+from benchmarks.record import environment
 from diet_jax.baselines import SURE
 from diet_jax.job import prepare
 from diet_jax.run import begin, judge, rewrite, settle
-from diet_jax.select import SELECTORS
 from diet_jax.types import Config, Memory
-
-ANY = [f"{s}_{labels}" for s in (*SELECTORS, "reservoir", "window") for labels in ("hard", "soft")]
-LABELS = {"outer.label_share": 1.0, "outer.hide_above": 1.0}  # the outer loss on labels as they are
-PLAIN = {"growth.select": "random", "inner.archs": ("DeepFM",), "memory.scratch": "stage"}
-# Where a trajectory ends at any step, its mode is one_step.
-MATCHING = {
-    "gradient": "one_step",
-    "distribution": "one_step",
-    "trajectory": "random",
-    "kernel": "one_step",
-}
-PROXIES = ("LR", "FM", "MLP", "DeepFM", "DCNv2")
-# What all variants share but where they say otherwise, whatever the config has: a slot is one row.
-BASE = {
-    "memory.mix": 1,
-    "memory.mix_by": "label",
-    "inner.archs": ("LR", "DeepFM"),
-    "outer.schedule": "constant",
-}
-# What a config had when its board was begun: all methods on it learn from one teacher.
-BEGUN = {
-    name: {"teacher.arch": "MLP", "teacher.lr": 1e-3, "teacher.first_epochs": 2.0}
-    for name in ("movielens_100k", "transfer")
-}
-COSINE = {"outer.schedule": "cosine"}
-MIX4 = {"memory.mix": 4, "inner.archs": ("DeepFM",)}
-VARIANTS = {
-    "diet": {},
-    "diet_cosine": COSINE,
-    "diet_on_DeepFM_cosine": COSINE | {"inner.archs": ("DeepFM",)},  # the default, one row a slot
-    **{f"diet_mix4_on_{arch}_cosine": MIX4 | COSINE | {"inner.archs": (arch,)} for arch in PROXIES},
-    "rat_bptt_teacher_cosine": PLAIN | COSINE,
-    "rat_bptt_mix4_teacher_cosine": PLAIN | MIX4 | COSINE,
-    "diet_labels": LABELS,
-    **{f"diet_on_{arch}": {"inner.archs": (arch,)} for arch in PROXIES},
-    "diet_mix4": {"memory.mix": 4},
-    "diet_mix4_own1_on_DeepFM_cosine": MIX4 | COSINE | {"memory.own": 1},
-    **{f"diet_mix{m}_on_DeepFM": MIX4 | {"memory.mix": m} for m in (4, 8)},
-    # Random rows, mixed by their labels, with the teacher's as they are: what mixing alone gives.
-    "random_mix4_soft": {
-        "memory.mix": 4,
-        "growth.select": "random",
-        "growth.rounds": 1,
-        "outer.steps": 1,
-        "outer.lr": 0.0,
-    },
-    **{f"diet_{name}": {"growth.select": name} for name in ("random", "el2n", "grand", "tracin")},
-    "rat_bptt_labels": PLAIN | LABELS,
-    "rat_bptt_teacher": PLAIN,
-    "bptt_labels": PLAIN | LABELS | {"inner.mode": "full"},
-    "bptt_teacher": PLAIN | {"inner.mode": "full"},
-    **{
-        f"{name}_{target}": change | {"outer.objective": name, "inner.mode": mode}
-        for name, mode in MATCHING.items()
-        for target, change in (("labels", PLAIN | LABELS), ("teacher", PLAIN))
-    },
-    "one_step_labels": PLAIN | LABELS | {"inner.mode": "one_step"},
-    "one_step_teacher": PLAIN | {"inner.mode": "one_step"},
-}
-ALSO_HARD = ("diet", "rat_bptt_teacher")
-
-# A value that a key has now, and what stood for it when the first cells were made (None: nothing).
-SINCE = {
-    "resident_mebibytes": (1024, None),
-    "data.more_labels": ([], None),
-    "memory.mix": (1, None),
-    "memory.own": (0, None),
-    "memory.mix_by": ("label", None),
-    "addressing.threshold": (0.0, None),
-    "inner.unroll": (1, None),
-    "inner.rotate": (False, None),
-    "memory.budget": (0, None),
-    "checkpoint.every": (10.0, None),
-    "outer.schedule": ("constant", None),
-    "addressing.swap_share": (0.0, None),
-    "outer.learn": (["label_logit", "log_weight", "mix"], ["label_logit", "log_weight"]),
-}
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "The config of the log.")
 RATES = flags.DEFINE_list("rates", "0.01,0.02", "Slots per row.")
@@ -131,16 +55,17 @@ def main(_) -> None:
     groups = [baselines] * bool(baselines) + [(m,) for m in METHODS.value if m in VARIANTS]
     phases = [("tune", int(s)) for s in TUNE.value] + [("test", int(s)) for s in SEEDS.value]
     for rate, group, (phase, seed) in itertools.product(map(float, RATES.value), groups, phases):
-        config = unlocked(CONFIG.value)
-        config.memory.rate, config.seed = rate, 0
-        config.update_from_flattened_dict(BASE | BEGUN.get(name, {}) | VARIANTS.get(group[0], {}))
+        config = configured(CONFIG.value, name, rate, group[0])
         about = {"rate": rate, "config": digest(config), "phase": phase, "seed": seed}
         config.seed, config.eval.on = seed, "validation" if phase == "tune" else "next"
-        mine = [x for x in read(file) if (x["rate"], x["config"]) == (rate, about["config"])]
+        known = [x for x in read(file) if x["rate"] == rate]
+        mine = [x for x in known if x["config"] == about["config"]]
         done = {x["method"] for x in mine if (x["phase"], x["seed"]) == (phase, seed)}
-        todo = [name for name in names_of(group, phase) if name not in done]
+        todo = [method for method in names_of(group, phase) if method not in done]
         if todo and MEASURE.value:
+            refuse_another_grid(file, known)
             lines = tune(config, todo) if phase == "tune" else test(config, todo, choose(mine))
+            about["env"] = environment()
             with open(file, "a") as out:
                 out.write("".join(json.dumps(about | line) + "\n" for line in lines))
             print(f"{name}: {rate:g} {phase} {seed}: {', '.join(todo)[:60]}", flush=True)
@@ -150,37 +75,18 @@ def main(_) -> None:
     render(docs, name, [*map(float, RATES.value)], METHODS.value, mixes, lines)
 
 
-def digest(config: Config) -> str:
-    """By which a cell is known: what was asked for, but not where the log lies on this machine, and
-    not the rates that are chosen here.
-
-    A config that says with newer keys what it once said without them keeps its digest.
-    """
-    said = json.loads(config.to_json())
-    said["data"]["path"] = ""
-    for block in ("lr", "l2"):
-        said["eval"][block] = {"full": said["eval"][block]["full"]}
-    for name, (now, before) in SINCE.items():
-        *block, key = name.split(".")
-        where = said[block[0]] if block else said
-        if where[key] == now:
-            where[key] = before
-        if where[key] is None:
-            del where[key]
-    said = {key: value for key, value in said.items() if value != {}}
-    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:12]
+def refuse_another_grid(file: Path, lines: list[dict]) -> None:
+    """Ends the program where rivals were tuned on another grid than the flags have."""
+    asked = set(itertools.product(map(float, LRS.value), map(float, L2.value)))
+    for line in lines:
+        tried = {(lr, l2) for _, lr, l2, _ in line.get("grid", [])}
+        if tried and tried != asked:
+            lrs, l2 = (",".join(f"{x:g}" for x in sorted({*xs})) for xs in zip(*tried, strict=True))
+            sys.exit(f"error: {file} has methods tuned with --lrs={lrs} --l2={l2}; give that grid")
 
 
 def read(file: Path) -> list[dict]:
     return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
-
-
-def names_of(group: tuple[str, ...], phase: str) -> tuple[str, ...]:
-    """The methods that a group gives: baselines, or a variant and its hard form. The reference on
-    all rows comes with baselines; its rates are the config's, from the same grid."""
-    if group[0] not in VARIANTS:
-        return (*group, "full") if phase == "test" else group
-    return (*group, f"{group[0]}_hard") if group[0] in ALSO_HARD else group
 
 
 def turns(config: Config, names: list[str]):

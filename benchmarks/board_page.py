@@ -36,7 +36,6 @@ def render(
     mixes: by method, the rows that a slot names, 1 where nothing is said.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    env = software_versions()
     text = [f"# {name}", ""]
     text += [
         "Written by `python -m benchmarks.board`; see its first lines for the protocol. AUC on the",
@@ -45,7 +44,7 @@ def render(
         "random rows with the teacher's labels. Behind: AUC of `diet` minus that of the method by",
         "seed, with a 95 % interval (Student's t). tau: Kendall's, between the architectures by",
         "the method and by full data with the other seeds, mean over seeds; that of full data is",
-        f"the most there is to reach. JAX {env['jax']}, CPU.",
+        f"the most there is to reach. {made_with(lines)}.",
     ]
     fig, axes = plt.subplots(1, len(rates), figsize=(6 * len(rates), 9), squeeze=False)
     for rate, axis in zip(rates, axes[0], strict=True):
@@ -70,6 +69,15 @@ def render(
     fig.tight_layout()
     replace_file(folder / f"{name}.svg", lambda draft: fig.savefig(draft, format="svg"))
     replace_text(folder / f"{name}.md", "\n".join([*text, "", f"![AUC by method]({name}.svg)", ""]))
+
+
+def made_with(lines: list[dict]) -> str:
+    """The environments of the cells; the first ones, on CPUs, do not tell theirs."""
+    envs = [line["env"] for line in lines if "env" in line]
+    told = {f"JAX {env['jax']}, {', '.join(sorted({*env['devices']}))}" for env in envs}
+    if not told:
+        return f"JAX {software_versions()['jax']}, CPU"
+    return "; ".join(sorted(told) + ["older cells: CPU"] * (len(envs) < len(lines)))
 
 
 def by_bytes(lines: list[dict], mixes: dict[str, int]) -> list[str]:

@@ -7,6 +7,7 @@ For each size one run of the main job on a simulated log of so many rows, of whi
 tenths are the stage and the last the test; without sizes (`--sizes=`) one run of the config as it
 is, whose stream has one stage and its test. Finished runs are not run again, and what follows `--`
 goes to every run. A trial is one architecture trained from scratch: on all rows, or on the memory.
+The rows told are the whole log's either way, those of the test among them.
 The memory is paid for once n architectures have been tried:
 
     n = seconds of distilling, teacher included
@@ -22,10 +23,11 @@ import sys
 from pathlib import Path
 
 from absl import app, flags
+from ml_collections import ConfigDict
 
-from benchmarks.processes import machine
+from benchmarks.record import write
 from benchmarks.savings import line, markdown
-from diet_jax.files import replace_text
+from diet_jax.data import load_stream
 from diet_jax.record import read_records
 
 CONFIG = flags.DEFINE_string("config", "configs/simulator.py", "The config.")
@@ -46,21 +48,12 @@ def main(argv: list[str]) -> None:
         subprocess.run([*command, *argv[1:]], check=True, stdout=subprocess.DEVNULL)
         found = read_records(run / "metrics.jsonl")
         env = json.loads((run / "env.json").read_text())
-        rows = size or next(r["rows_so_far"] for r in found if r["kind"] == "stage")
+        log = load_stream(ConfigDict(json.loads((run / "config.json").read_text())))
+        rows = sum(len(stage.user) for stage in log.stages)
         lines.append({"rows": rows, **line(found)})
         records += [{"size": rows, **r} for r in found if r["kind"] in ("eval", "stage")]
         print(markdown(lines), flush=True)
-    told = [arg for arg in argv[1:] if not arg.startswith("--config.data.path")]  # this machine's
-    result = {
-        "command": f"python -m benchmarks.break_even --config={CONFIG.value}"
-        f" --sizes={','.join(SIZES.value)} -- {' '.join(told)}".removesuffix(" -- "),
-        "env": env,
-        "machine": machine(),
-        "table": lines,
-        "records": records,
-    }
-    Path(OUT.value).parent.mkdir(parents=True, exist_ok=True)
-    replace_text(Path(OUT.value), json.dumps(result, indent=1) + "\n")
+    write(OUT.value, {"env": env, "table": lines, "records": records})
 
 
 if __name__ == "__main__":

@@ -5,9 +5,9 @@
 Everything is measured in fresh processes, in turn, --repeats times over; targets are judged by the
 median. Writes all figures to --out and prints them as Markdown. On a machine with more cores,
 `taskset -c 0,1` in front gives it two. Smoke test: --rows=20000 --rss_rows= --repeats=1
+--workdir=/tmp/data --out=/tmp/data.json
 """
 
-import json
 import os
 import shutil
 import sys
@@ -21,9 +21,9 @@ from typing import Any, NamedTuple
 
 from absl import app, flags
 
-from benchmarks.processes import machine, measure
-from diet_jax.files import replace_file, replace_text
-from diet_jax.record import software_versions
+from benchmarks.processes import measure
+from benchmarks.record import environment, write
+from diet_jax.files import replace_file
 
 # What a task needs is imported in the task: the rest must not count as its memory.
 
@@ -104,10 +104,7 @@ def main(_) -> None:
         print("", memory_markdown(memory), sep="\n")
     shown = [{**row._asdict(), "median": median(row.values)} for row in rows]
     result = {
-        "command": f"python -m benchmarks.data --rows={ROWS.value} --repeats={REPEATS.value}"
-        f" --rss_rows={','.join(RSS_ROWS.value)} --unsorted_rows={','.join(unsorted)}",
-        "env": software_versions() | {n: metadata.version(n) for n in ("polars", "pyarrow")},
-        "machine": machine(),
+        "env": environment() | {n: metadata.version(n) for n in ("polars", "pyarrow")},
         "log": {"rows": ROWS.value, "seed": SEED.value, "bytes": os.path.getsize(log)}
         | {"integers": INTEGERS, "texts": TEXTS, "dense": DENSE, "users": USERS, "zipf": ZIPF},
         "fuxictr": missing or runs["peer"][0]["versions"],
@@ -115,8 +112,7 @@ def main(_) -> None:
         "memory": [{"rows": n, "order": order, "runs": memory[n, order]} for n, order in sizes],
         "runs": {name: made for name, made in runs.items() if isinstance(name, str)},
     }
-    Path(OUT.value).parent.mkdir(parents=True, exist_ok=True)
-    replace_text(Path(OUT.value), json.dumps(result, indent=1) + "\n")
+    write(OUT.value, result)
 
 
 def make(rows: int, order: str) -> str:

@@ -10,9 +10,7 @@ Compared are the full unroll, windows and one step, and their seconds. --config.
 training; each choice has its entry in --out.
 """
 
-import json
 import time
-from pathlib import Path
 
 import jax
 import numpy as np
@@ -20,12 +18,11 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 from scipy.stats import spearmanr
 
+from benchmarks.entries import tell
 from benchmarks.windows import unlocked
 from diet_jax.baselines import find
-from diet_jax.files import replace_text
 from diet_jax.job import make_proxies, prepare
 from diet_jax.metagrad import Trajectory, outer_loss
-from diet_jax.record import software_versions
 from diet_jax.run import begin
 from diet_jax.scene import lay_out, set_scene, to_slots
 from diet_jax.types import Config
@@ -34,8 +31,8 @@ CONFIG = config_flags.DEFINE_config_file("config", None, "The config of log and 
 SUBSETS = flags.DEFINE_integer("subsets", 100, "Subsets that are dropped.")
 DROP = flags.DEFINE_float("drop", 0.05, "Share of the rows in a subset.")
 RUNS = flags.DEFINE_integer("runs", 8, "Inner runs averaged, the same in all trainings.")
-SEEDS = flags.DEFINE_list("seeds", "0,1,2", "Seeds of everything.")
-OUT = flags.DEFINE_string("out", "benchmarks/results/lds.json", "Result file; others are kept.")
+flags.DEFINE_list("seeds", "0,1,2", "Seeds of everything.")
+flags.DEFINE_string("out", "benchmarks/results/lds.json", "Result file; others are kept.")
 
 AT_ONCE = 10  # subsets trained side by side
 OUTER = 4096  # real rows of the outer loss
@@ -43,29 +40,8 @@ OUTER = 4096  # real rows of the outer loss
 
 def main(_) -> None:
     logging.set_verbosity(logging.WARNING)
-    name = Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
-    rows = [row for seed in map(int, SEEDS.value) for row in one_seed(CONFIG.value, seed)]
-    table: dict[str, dict] = {}
-    for proxy, score in dict.fromkeys((row["proxy"], row["score"]) for row in rows):
-        mine = [row for row in rows if (row["proxy"], row["score"]) == (proxy, score)]
-        means = {k: round(float(np.mean([r[k] for r in mine])), 4) for k in KEYS}
-        spread = round(float(np.std([r["lds"] for r in mine], ddof=1)), 4) if len(mine) > 1 else 0
-        table[f"{proxy}, {score}"] = means | {"lds_sd": spread, "seeds": len(mine)}
-        print(f"{proxy:8} {score:9} {table[f'{proxy}, {score}']}", flush=True)
-    path = Path(OUT.value)
-    known = json.loads(path.read_text()) if path.exists() else {}
-    overrides = config_flags.get_override_values(flags.FLAGS["config"])
-    changes = [f"{k}={v}" for k, v in overrides.items() if k != "data.path"]
-    known[" ".join([name, *changes])] = {
-        "options": f"--subsets={SUBSETS.value} --drop={DROP.value:g} --runs={RUNS.value}",
-        "env": software_versions() | {"devices": [d.device_kind for d in jax.devices()]},
-        "table": table,
-    }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    replace_text(path, json.dumps(known, indent=1) + "\n")
-
-
-KEYS = ("lds", "to_exact", "seconds")
+    keys = "lds", "to_exact", "seconds"
+    tell(lambda seed: one_seed(CONFIG.value, seed), keys, ["subsets", "drop", "runs"])
 
 
 def one_seed(config: Config, seed: int) -> list[dict]:
@@ -121,7 +97,7 @@ def one_seed(config: Config, seed: int) -> list[dict]:
         for name, each in scores.items():
             told = [each[drop].sum() for drop in drops]  # a positive influence lowers the loss
             rank = spearmanr(each[used], scores["exact"][used])[0]
-            row = {"proxy": proxy.model.name, "score": name, "seconds": took[name]}
+            row = {"name": f"{proxy.model.name}, {name}", "seconds": took[name]}
             found.append(row | {"lds": spearmanr(told, change)[0], "to_exact": rank})
     return found
 

@@ -8,13 +8,12 @@ are left out.
 
 Each measurement is a process of its own; engines take turns, so that what else the machine does
 meets all of them. With --jobs, so many processes start and compile side by side, for machines of
-many cores; what is timed runs alone all the same.
+many cores; while one is timed none of the others starts or compiles.
 
 "naive" is optax in a `lax.scan` on the whole table under `jax.grad`, which is also how optax's
 documentation differentiates through training; "remat" checkpoints every step.
 """
 
-import contextlib
 import fcntl
 import json
 import os
@@ -23,15 +22,17 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from math import nan
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
 from absl import app, flags, logging
 
+from benchmarks import record
 from benchmarks.metagrad_problem import (
     BASE,
     FIELDS,
@@ -44,12 +45,10 @@ from benchmarks.metagrad_problem import (
 )
 from diet_jax import train
 from diet_jax.compact import compact
-from diet_jax.files import replace_text
 from diet_jax.influence import influence
 from diet_jax.metagrad import Trajectory
-from diet_jax.record import software_versions
 
-OUT = flags.DEFINE_string("out", "benchmarks/results", "Folder of metagrad.json and metagrad.svg.")
+OUT = flags.DEFINE_string("out", "benchmarks/results", "Folder of metagrad*.json and metagrad.svg.")
 PEERS = flags.DEFINE_string("peers_python", "", "The peers' Python; empty: without them.")
 ROUNDS = flags.DEFINE_integer("rounds", 3, "Measurements of each engine and cell.")
 JOBS = flags.DEFINE_integer("jobs", 1, "Processes side by side, of which one is timed.")
@@ -96,15 +95,7 @@ GROUPS = {
 TINY = {Cell(V=2_000, T=8, N=64, b=16, d=4, optimizer=o): JAX for o in ("sgd", "adam")}
 
 
-@contextlib.contextmanager
-def alone(turns: str):
-    """While this lasts, no other process is in it that was given the same file."""
-    with open(turns, "w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
-def measure(engine: str, cell: Cell, calls: int, result: str, turns: str) -> dict:
+def measure(engine: str, cell: Cell, calls: int, result: str) -> dict:
     """Compile, then time `calls` calls of one JAX engine; the gradient goes to `result`."""
     problem = make_problem(cell)
     f, rest = ours(problem, cell) if engine == "ours" else dense(problem, cell, engine == "remat")
@@ -112,11 +103,11 @@ def measure(engine: str, cell: Cell, calls: int, result: str, turns: str) -> dic
     begin = time.perf_counter()
     program = jax.jit(jax.grad(f, (0, 1))).lower(*args).compile()
     seconds = [time.perf_counter() - begin]
-    with alone(turns):
-        for _ in range(calls + 1):
-            begin = time.perf_counter()
-            grads = jax.block_until_ready(program(*args))
-            seconds.append(time.perf_counter() - begin)
+    fcntl.flock(0, fcntl.LOCK_EX)  # alone from here on, see in_a_process
+    for _ in range(calls + 1):
+        begin = time.perf_counter()
+        grads = jax.block_until_ready(program(*args))
+        seconds.append(time.perf_counter() - begin)
     np.savez(result, g0=grads[0], g1=grads[1])
     memory = program.memory_analysis().temp_size_in_bytes  # pyright: ignore[reportOptionalMemberAccess]
     return {"first": sum(seconds[:2]), "seconds": seconds[2:], "temp_bytes": memory}
@@ -146,19 +137,25 @@ def candidates_per_second() -> float:
 
 
 def in_a_process(engine: str, cell: Cell, calls: int, turns: str) -> dict:
-    """One measurement; an engine that fails gives its last line of error."""
-    with tempfile.TemporaryDirectory() as folder:
+    """One measurement; an engine that fails gives its last line of error.
+
+    `turns` is a file that all have locked, shared, from before they start; the process has it as
+    its standard input, and makes the lock its own alone to be timed, until it has ended.
+    """
+    with tempfile.TemporaryDirectory() as folder, open(turns) as turn:
+        fcntl.flock(turn, fcntl.LOCK_SH)
         result, problem = str(Path(folder, "gradient.npz")), Path(folder, "problem.npz")
         if engine in PEER_ENGINES:
             export(cell, 1, problem)  # nothing is compiled: one call tells enough
             script = str(Path(__file__).parent / "metagrad_peers.py")
-            argv = [PEERS.value, script, engine, str(problem), result, turns]
+            argv = [PEERS.value, script, engine, str(problem), result]
         else:
-            what = json.dumps([engine, cell, calls, result, turns])
+            what = json.dumps([engine, cell, calls, result])
             argv = [sys.executable, "-m", "benchmarks.metagrad", f"--child={what}"]
-        done = subprocess.run(argv, capture_output=True, text=True)
+        done = subprocess.run(argv, stdin=turn, capture_output=True, text=True)
         if done.returncode:
-            return {"error": done.stderr.strip().splitlines()[-1]}
+            said = done.stderr.strip() or f"exit status {done.returncode}"
+            return {"error": said.splitlines()[-1]}
         gradient = np.concatenate(list(np.load(result).values()))
         return json.loads(done.stdout.splitlines()[-1]) | {"gradient": gradient}
 
@@ -193,8 +190,8 @@ def export(cell: Cell, calls: int, path: Path) -> None:
     )
 
 
-def run(cells: Mapping[Cell, tuple[str, ...]], rounds: int, calls: int) -> list[dict]:
-    """One row for each cell and engine; the engines of a cell take turns."""
+def run(cells: Mapping[Cell, tuple[str, ...]], rounds: int, calls: int) -> Iterator[list[dict]]:
+    """By cell, a row for each engine; the engines of a cell take turns."""
     tasks = [
         (engine, cell)
         for cell, engines in cells.items()
@@ -204,29 +201,31 @@ def run(cells: Mapping[Cell, tuple[str, ...]], rounds: int, calls: int) -> list[
     ]
     with tempfile.NamedTemporaryFile() as turns, ThreadPoolExecutor(JOBS.value) as pool:
         made = [pool.submit(in_a_process, *task, calls, turns.name) for task in tasks]
-        table = []
         for cell in cells:
             found: dict[str, list[dict]] = {}
             for (engine, c), measured in zip(tasks, made, strict=True):
                 if c == cell:
                     found.setdefault(engine, []).append(measured.result())
-            for engine, runs in found.items():
-                row = {**cell._asdict(), "engine": engine}
-                if "error" in runs[0]:
-                    row["error"] = runs[0]["error"]
-                else:
-                    seconds = [s for r in runs for s in r["seconds"]]
-                    row["seconds"] = float(np.median(seconds))
-                    row["spread"] = [min(seconds), max(seconds)]
-                    row["first"] = float(np.median([r["first"] for r in runs]))
-                    row["temp_mib"] = runs[0].get("temp_bytes", 0) / 2**20 or None
-                    row["peak_rss_mib"] = max(r["peak_rss_mib"] for r in runs)
-                    want = found["ours"][0]["gradient"]
-                    gap = np.linalg.norm(runs[0]["gradient"] - want) / np.linalg.norm(want)
-                    row["difference"] = float(gap)
-                table.append(row)
-                print(json.dumps(row), flush=True)
-    return table
+            yield [{**cell._asdict(), "engine": engine, **row} for engine, row in rows(found)]
+
+
+def rows(found: dict[str, list[dict]]) -> Iterator[tuple[str, dict]]:
+    """What the runs of each engine say of a cell: those that failed say so, and count no more."""
+    done = {engine: [r for r in runs if "error" not in r] for engine, runs in found.items()}
+    for engine, runs in found.items():
+        row = next(({"error": r["error"]} for r in runs if "error" in r), {})
+        if good := done[engine]:
+            seconds = [s for r in good for s in r["seconds"]]
+            row["seconds"] = float(np.median(seconds))
+            row["spread"] = [min(seconds), max(seconds)]
+            row["first"] = float(np.median([r["first"] for r in good]))
+            row["temp_mib"] = good[0].get("temp_bytes", 0) / 2**20 or None
+            row["peak_rss_mib"] = max(r["peak_rss_mib"] for r in good)
+        if good and done["ours"]:
+            want = done["ours"][0]["gradient"]
+            gap = np.linalg.norm(good[0]["gradient"] - want) / np.linalg.norm(want)
+            row["difference"] = float(gap)
+        yield engine, row
 
 
 def draw(table: list[dict], path: Path) -> None:
@@ -275,7 +274,7 @@ def verdicts(table: list[dict]) -> list[str]:
 
     long, wide = BASE._replace(T=256), Cell(V=1_000_000, T=20)
     mine = [r for r in table if r["engine"] == "ours"]
-    flat = [r["seconds"] for r in mine if r["live"]]
+    flat = [r["seconds"] for r in mine if r["live"] and "seconds" in r]
     peers = [x for e in EXACT_PEERS if (x := ratio(BASE, e, "seconds")) == x]
     exact = [
         r["difference"]
@@ -308,34 +307,31 @@ def main(argv: list[str]) -> None:
     logging.set_verbosity(logging.WARNING)
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # processes share a device
     if CHILD.value:
-        engine, cell, calls, result, turns = json.loads(CHILD.value)
-        found = measure(engine, Cell(*cell), calls, result, turns)
+        engine, cell, *more = json.loads(CHILD.value)
+        found = measure(engine, Cell(*cell), *more)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         print(json.dumps(found | {"peak_rss_mib": peak}))
         return
     groups = ONLY.value or [*GROUPS]
     cells = {cell: engines for group in groups for cell, engines in GROUPS[group].items()}
-    table = run(TINY, 1, 1) if QUICK.value else run(cells, ROUNDS.value, 3)
-    result = {
-        "command": "python -m benchmarks.metagrad"
-        + f" --rounds={ROUNDS.value} --jobs={JOBS.value}"
-        + (f" --groups={','.join(groups)}" if ONLY.value else "")
-        + " --quick" * QUICK.value,
-        "env": software_versions() | {"devices": [d.device_kind for d in jax.devices()]},
-        "table": table,
-    }
+    name = "_".join(["metagrad", *(["quick"] if QUICK.value else ONLY.value or [])])
     folder = Path(OUT.value)
-    folder.mkdir(parents=True, exist_ok=True)
+    result: dict[str, Any] = {"rounds": ROUNDS.value, "jobs": JOBS.value, "table": []}
+    if PEERS.value:
+        result["peers"] = record.versions(PEERS.value, "torch", "higher", "torchopt", "betty-ml")
+    for more in run(TINY, 1, 1) if QUICK.value else run(cells, ROUNDS.value, 3):
+        print("\n".join(map(json.dumps, more)), flush=True)
+        result["table"] += more
+        record.write(folder / f"{name}.json", result)
     if not QUICK.value:
-        result["targets"] = verdicts(table)
+        result["targets"] = verdicts(result["table"])
         print("\n".join(result["targets"]))
         if "influence" in groups:
             result["candidates_per_second"] = candidates_per_second()
             print(f"exact influence: {result['candidates_per_second']:,.0f} candidates/s")
         if not ONLY.value:
-            draw(table, folder / "metagrad.svg")
-    name = "_".join(["metagrad", *(ONLY.value or [])])
-    replace_text(folder / f"{name}.json", json.dumps(result, indent=1) + "\n")
+            draw(result["table"], folder / "metagrad.svg")
+    record.write(folder / f"{name}.json", result)
 
 
 if __name__ == "__main__":

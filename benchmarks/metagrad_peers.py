@@ -1,10 +1,10 @@
 """One meta-gradient with a PyTorch peer, in an environment of its own, for benchmarks.metagrad.
 
-    python benchmarks/metagrad_peers.py ENGINE PROBLEM.npz RESULT.npz TURNS
+    python benchmarks/metagrad_peers.py ENGINE PROBLEM.npz RESULT.npz
 
 PROBLEM holds the start parameters of a DeepFM, the batches, the slots and the outer rows; RESULT
-gets the gradient by labels and weights; TURNS is a file, locked while calls are timed. All is on a
-GPU where there is one. Each peer is used as its documentation shows: higher with
+gets the gradient by labels and weights; standard input is a file, locked while calls are timed. All
+is on a GPU where there is one. Each peer is used as its documentation shows: higher with
 `innerloop_ctx`, torchopt with its differentiable optimizers, betty with a pair of problems. betty's
 hypergradient is an approximation that sees one step alone (its default, DARTS): less work, and
 another result.
@@ -143,18 +143,17 @@ def on_device(array):
     return tensor.long() if tensor.dtype == torch.int32 else tensor
 
 
-def main(engine, problem, result, turns):
+def main(engine, problem, result):
     p = {name: on_device(array) for name, array in np.load(problem).items()}
     z, w = (p[name].requires_grad_() for name in ("label_logit", "log_weight"))
     seconds = []
-    with open(turns, "w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        for _ in range(int(p["calls"]) + 1):
-            start = time.perf_counter()
-            grads = ENGINES[engine](p, z, w)
-            if DEVICE == "cuda":
-                torch.cuda.synchronize()
-            seconds.append(time.perf_counter() - start)
+    fcntl.flock(0, fcntl.LOCK_EX)
+    for _ in range(int(p["calls"]) + 1):
+        start = time.perf_counter()
+        grads = ENGINES[engine](p, z, w)
+        if DEVICE == "cuda":
+            torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - start)
     np.savez(result, **{f"g{k}": g.detach().cpu().numpy() for k, g in enumerate(grads)})
     found = {"first": seconds[0], "seconds": seconds[1:]}
     if DEVICE == "cuda":

@@ -12,32 +12,29 @@ the largest absolute influence, the share that was planted is the precision; by 
 that of all rows. --config.inner.* chooses the training; each choice has its entry in --out.
 """
 
-import json
 import time
-from pathlib import Path
 
 import jax
 import numpy as np
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from benchmarks.entries import tell
 from benchmarks.windows import unlocked
 from diet_jax.baselines import SURE
 from diet_jax.compact import compact, cut
 from diet_jax.data import simulator
-from diet_jax.files import replace_text
 from diet_jax.influence import influence
 from diet_jax.job import make_proxies, prepare
 from diet_jax.metagrad import Slots, Trajectory
-from diet_jax.record import software_versions
 from diet_jax.run import make_test
 from diet_jax.train import Examples
 from diet_jax.types import Config
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "A config of the simulator.")
 RUNS = flags.DEFINE_integer("runs", 4, "Inner runs averaged.")
-SEEDS = flags.DEFINE_list("seeds", "0,1,2", "Seeds of everything, the log too.")
-OUT = flags.DEFINE_string("out", "benchmarks/results/planted.json", "Result file; others are kept.")
+flags.DEFINE_list("seeds", "0,1,2", "Seeds of everything, the log too.")
+flags.DEFINE_string("out", "benchmarks/results/planted.json", "Result file; others are kept.")
 
 OUTER = 16384  # real rows of the outer loss
 MODES = {"exact": "full", "window": "random", "one step": "one_step"}
@@ -45,28 +42,8 @@ MODES = {"exact": "full", "window": "random", "one step": "one_step"}
 
 def main(_) -> None:
     logging.set_verbosity(logging.WARNING)
-    rows = [row for seed in map(int, SEEDS.value) for row in one_seed(CONFIG.value, seed)]
-    table = {}
-    for name in dict.fromkeys(row["name"] for row in rows):
-        mine = [row for row in rows if row["name"] == name]
-        means = {k: round(float(np.mean([r[k] for r in mine])), 4) for k in KEYS}
-        spread = np.std([r["precision"] for r in mine], ddof=len(mine) > 1)
-        means["precision_sd"] = round(float(spread), 4)
-        table[name] = means | {"seeds": len(mine)}
-        print(f"{name:18} {table[name]}", flush=True)
-    path = Path(OUT.value)
-    known = json.loads(path.read_text()) if path.exists() else {}
-    overrides = config_flags.get_override_values(flags.FLAGS["config"])
-    known[" ".join(f"{k}={v}" for k, v in overrides.items())] = {
-        "options": f"--runs={RUNS.value} --seeds={','.join(SEEDS.value)}",
-        "env": software_versions() | {"devices": [d.device_kind for d in jax.devices()]},
-        "table": table,
-    }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    replace_text(path, json.dumps(known, indent=1) + "\n")
-
-
-KEYS = ("precision", "chance", "seconds", "candidates")
+    keys = "precision", "chance", "seconds", "candidates"
+    tell(lambda seed: one_seed(CONFIG.value, seed), keys, ["runs"])
 
 
 def one_seed(config: Config, seed: int) -> list[dict]:

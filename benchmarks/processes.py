@@ -59,12 +59,3 @@ def memory_of(pid: int) -> tuple[int, int]:
     held = sum(anon) + max(shared)
     # Of one process the kernel knows the peak between two looks too.
     return (highest[0] if len(sizes) == 1 else held + max(file)), held
-
-
-def machine() -> dict:
-    """The processor and what of the machine is ours to use."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    models = {line.split(":")[1].strip() for line in lines if line.startswith("model name")}
-    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    cores = len(os.sched_getaffinity(0))
-    return {"cpu": ", ".join(sorted(models)), "cores": cores, "memory": memory}

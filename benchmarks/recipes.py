@@ -13,14 +13,12 @@ import json
 from collections import defaultdict
 from pathlib import Path
 
-import jax
 import numpy as np
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from diet_jax.files import replace_text
+from benchmarks.record import write
 from diet_jax.job import prepare
-from diet_jax.record import software_versions
 from diet_jax.run import begin, distill, judge, settle
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "The config to choose for.")
@@ -73,11 +71,9 @@ def main(_) -> None:
         where = f"{method}.{arch}"
         print(f"c.eval.lr.{where}, c.eval.l2.{where} = {row['lr']:g}, {row['l2']:g}", end="")
         print(f"  # AUC {row['auc']:.4f}")
-    env = software_versions() | {"devices": [d.device_kind for d in jax.devices()]}
-    result = {"config": json.loads(config.to_json()), "env": env, "table": table}
+    result = {"config": json.loads(config.to_json()), "table": table}
     result["config"]["data"]["path"] = Path(config.data.path).name  # the rest is this machine's
-    path.parent.mkdir(parents=True, exist_ok=True)
-    replace_text(path, json.dumps(result, indent=1) + "\n")
+    write(path, result)
 
 
 def floats(texts: list[str]) -> list[float]:

@@ -1,8 +1,7 @@
 """Gap recovery of a config over several seeds of everything: data choice, distillation, training.
 
     python -m benchmarks.recovery --config=configs/movielens_100k.py --seeds=0,1,2,3,4 \
-        --workdir=runs/recovery_100k --out=benchmarks/results/recovery_100k.json \
-        -- --config.data.path=FOLDER
+        --out=benchmarks/results/recovery_100k.json -- --config.data.path=FOLDER
 
 Each seed is one run of the main job in a folder of its own (finished ones are not run again); what
 follows `--` goes to every run. Writes every cell, the means and their spread, and prints a table.
@@ -17,20 +16,21 @@ import numpy as np
 from absl import app, flags
 from scipy import stats
 
-from diet_jax.files import replace_text
+from benchmarks.record import write
 from diet_jax.record import read_records
 from diet_jax.summary import summarize
 
 CONFIG = flags.DEFINE_string("config", None, "The config file.", required=True)
 SEEDS = flags.DEFINE_list("seeds", "0,1,2,3,4", "Seeds, one run each.")
-WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the runs.", required=True)
-OUT = flags.DEFINE_string("out", None, "Result file.", required=True)
+WORKDIR = flags.DEFINE_string("workdir", "", "Folder of the runs; runs/recovery/CONFIG if empty.")
+OUT = flags.DEFINE_string("out", "", "Result file; recovery.json with the runs if empty.")
 
 COLUMNS = ("full", "memory", "random_hard", "random_soft", "R", "R_soft")
 
 
 def main(argv: list[str]) -> None:
-    runs = [Path(WORKDIR.value) / f"seed_{seed}" for seed in SEEDS.value]
+    folder = Path(WORKDIR.value or f"runs/recovery/{Path(CONFIG.value).stem}")
+    runs = [folder / f"seed_{seed}" for seed in SEEDS.value]
     for seed, run in zip(SEEDS.value, runs, strict=True):
         command = [sys.executable, "-m", "diet_jax.main", f"--config={CONFIG.value}"]
         command += [f"--workdir={run}", f"--config.seed={seed}", *argv[1:]]
@@ -40,8 +40,6 @@ def main(argv: list[str]) -> None:
     rows["mean"] = table([cells(s, None) for s in by_run])
     print(markdown(rows))
     result = {
-        "command": f"python -m benchmarks.recovery --config={CONFIG.value}"
-        f" --seeds={','.join(SEEDS.value)}",
         "env": json.loads((runs[0] / "env.json").read_text()),
         "config": json.loads((runs[0] / "config.json").read_text()),
         "rows": rows,
@@ -54,8 +52,7 @@ def main(argv: list[str]) -> None:
     }
     # The path is this machine's own and says nothing about the result.
     result["config"]["data"]["path"] = Path(result["config"]["data"]["path"]).name
-    Path(OUT.value).parent.mkdir(parents=True, exist_ok=True)
-    replace_text(Path(OUT.value), json.dumps(result, indent=1) + "\n")
+    write(OUT.value or folder / "recovery.json", result)
 
 
 def markdown(rows: dict[str, dict]) -> str:

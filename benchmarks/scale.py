@@ -15,13 +15,13 @@ import socket
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import jax
 import numpy as np
 from absl import app, flags, logging
 
 from benchmarks.collectives import bytes_sent, collectives
+from benchmarks.record import write
 from diet_jax import sharding, train
 from diet_jax.bilevel import (
     Anchor,
@@ -32,7 +32,6 @@ from diet_jax.bilevel import (
     start_outer,
 )
 from diet_jax.compact import capacity
-from diet_jax.files import replace_text
 from diet_jax.metagrad import Inner, Slots
 from diet_jax.models import make_model
 from diet_jax.optim import Optimizer
@@ -353,17 +352,10 @@ def main(_) -> None:
             {"kind": kind, **start(cell | {"repeat": 3 if SHORT.value else 10}, processes, devices)}
         )
         print(kind, *(f"{k}={rows[-1][k]}" for k in ("devices", "processes", "step_s")))
-    result = {
-        "command": "python -m benchmarks.scale"
-        + " --dry_run" * DRY.value
-        + " --short" * SHORT.value,
-        "env": software_versions() | {"cores": os.cpu_count()},
-        "rows": dry_run() if DRY.value else rows,
-    }
-    print(markdown(result["rows"]))
+    rows = dry_run() if DRY.value else rows
+    print(markdown(rows))
     if OUT.value:
-        Path(OUT.value).parent.mkdir(parents=True, exist_ok=True)
-        replace_text(Path(OUT.value), json.dumps(result, indent=1) + "\n")
+        write(OUT.value, {"env": software_versions(), "rows": rows})  # devices are simulated
 
 
 if __name__ == "__main__":

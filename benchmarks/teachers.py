@@ -12,19 +12,17 @@ table.
 """
 
 import itertools
-import json
 from pathlib import Path
 
 import numpy as np
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from benchmarks.record import write
 from benchmarks.windows import windowed
 from diet_jax import outlook
-from diet_jax.files import replace_text
 from diet_jax.job import prepare
 from diet_jax.metrics import auc
-from diet_jax.record import software_versions
 from diet_jax.run import make_test, teach
 from diet_jax.types import Config
 
@@ -52,9 +50,7 @@ def main(_) -> None:
         print(table[-1], flush=True)
     name = Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
     options = {"windows": WINDOWS.value, "seeds": SEEDS.value}
-    result = {"options": options, "env": software_versions(), "table": table}
-    Path(OUT.value).mkdir(parents=True, exist_ok=True)
-    replace_text(Path(OUT.value) / f"teachers_{name}.json", json.dumps(result, indent=1) + "\n")
+    write(Path(OUT.value) / f"teachers_{name}.json", {"options": options, "table": table})
 
 
 def judged(config: Config, seed: int, window: float, arch: str, lr: float, passes: float):

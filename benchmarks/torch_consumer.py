@@ -8,7 +8,6 @@ the same rates. Make its environment with benchmarks/torch-consumer-requirements
 and writes --result.
 """
 
-import json
 import subprocess
 import tempfile
 from pathlib import Path
@@ -16,11 +15,10 @@ from pathlib import Path
 import numpy as np
 from absl import app, flags, logging
 
+from benchmarks.record import versions, write
 from diet_jax.evaluate import MEMORY, open_run
-from diet_jax.files import replace_text
 from diet_jax.metrics import auc
 from diet_jax.models import make_model
-from diet_jax.record import software_versions
 from diet_jax.run import judge, make_test
 from diet_jax.trial import make_trials
 
@@ -32,6 +30,7 @@ ARCHS = ("FM", "DeepFM", "DCNv2")
 
 def main(_) -> None:
     logging.set_verbosity(logging.WARNING)
+    python = Path(PEER.value) / "bin" / "python"
     found = {arch: {"ours": [], "deepctr-torch": []} for arch in ARCHS}
     for folder in map(Path, MEMORY.value or []):
         memory = open_run(folder)
@@ -50,7 +49,6 @@ def main(_) -> None:
         with tempfile.TemporaryDirectory() as scratch:
             rows, answer = Path(scratch) / "test.npz", Path(scratch) / "answer.npz"
             np.savez(rows, ids=test.ids[judged], dense=test.dense[judged])
-            python = Path(PEER.value) / "bin" / "python"
             script = Path(__file__).with_name("torch_consumer_peer.py")
             seeds = ",".join(map(str, e.seeds))
             command = [python, script, folder / "export", rows, answer, ",".join(ARCHS), seeds]
@@ -70,9 +68,10 @@ def main(_) -> None:
         shown = " | ".join(f"{x['mean']:.4f} ± {x['sd']:.4f}" for x in both.values())
         gap = both["deepctr-torch"]["mean"] - both["ours"]["mean"]
         print(f"| {arch} | {shown} | {gap:+.4f} |")
-    result = {"env": software_versions(), "table": table, "auc": found}
-    replace_text(Path(RESULT.value), json.dumps(result, indent=1) + "\n")
+    peers = versions(str(python), "deepctr-torch", "torch")
+    write(RESULT.value, {"peers": peers, "table": table, "auc": found})
 
 
 if __name__ == "__main__":
+    flags.register_validator("memory", bool, "give the folder of a run")
     app.run(main)

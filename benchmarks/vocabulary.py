@@ -7,16 +7,14 @@ says, of 20 characters. Each is prepared in a process of its own. Writes --out a
 Smoke test: --rows=20000 --values=10,20000 --out=/tmp/vocabulary.json
 """
 
-import json
 import shutil
 import sys
 from pathlib import Path
 
 from absl import app, flags
 
-from benchmarks.processes import machine, measure
-from diet_jax.files import replace_text
-from diet_jax.record import software_versions
+from benchmarks.processes import measure
+from benchmarks.record import write
 
 ROWS = flags.DEFINE_integer("rows", 10_000_000, "Rows of a log.")
 VALUES = flags.DEFINE_list("values", "1000,1000000,10000000", "Distinct values, the fewest first.")
@@ -70,14 +68,7 @@ def main(_) -> None:
     print("| distinct values | memory without file pages | for each value more |\n|---|---|---|")
     for line in lines:
         print(f"| {line['distinct']:,} | {line['held'] / 1e6:.0f} MB | {line['bytes_a_value']} B |")
-    result = {
-        "command": f"python -m benchmarks.vocabulary --rows={rows}"
-        f" --values={','.join(VALUES.value)}",
-        "env": software_versions(),
-        "machine": machine(),
-        "table": lines,
-    }
-    replace_text(Path(OUT.value), json.dumps(result, indent=1) + "\n")
+    write(OUT.value, {"rows": rows, "table": lines})
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ double precision, and copied into our parameters. zoo_peers.json: by model, the 
 of a logit, relative to the larger of 1 and that logit; the target is 1e-5 (ours are float32).
 """
 
-import json
 import subprocess
 import tempfile
 from collections.abc import Callable
@@ -18,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl import app, flags
 
-from diet_jax.files import replace_text
+from benchmarks.record import versions, write
 from diet_jax.models import init_params, logits, make_model
 
 OUT = flags.DEFINE_string("out", "benchmarks/results", "Folder of zoo_peers.json.")
@@ -258,10 +257,9 @@ def main(argv: list[str]) -> None:
         subprocess.run([PEERS.value, script, str(path)], check=True)
         found = dict(np.load(path))
     table = {name: difference(name, found) for name in COPY}
-    result = {"peer": "deepctr-torch 0.3.0", "target": TARGET, "difference": table}
-    out = Path(OUT.value)
-    out.mkdir(parents=True, exist_ok=True)
-    replace_text(out / "zoo_peers.json", json.dumps(result, indent=1) + "\n")
+    peers = versions(PEERS.value, "deepctr-torch", "torch")
+    result = {"peers": peers, "target": TARGET, "difference": table}
+    write(Path(OUT.value) / "zoo_peers.json", result)
     for name, value in table.items():
         print(f"{name:10} {value:.1e} {'' if value <= TARGET else 'MISSED'}")
 

@@ -14,7 +14,6 @@ import itertools
 import json
 import subprocess
 import tempfile
-from importlib import metadata
 from pathlib import Path
 
 import jax
@@ -23,10 +22,10 @@ import numpy as np
 import optax
 from absl import app, flags
 
+from benchmarks.record import versions, write
 from diet_jax import command, train
 from diet_jax.compact import pad_to
 from diet_jax.data import load_stream
-from diet_jax.files import replace_text
 from diet_jax.metrics import auc
 from diet_jax.models import init_params, logits, make_model
 from diet_jax.trials import PREDICT_BLOCK
@@ -153,12 +152,10 @@ def run() -> None:
         "epochs": EPOCHS.value,
         "seeds": SEEDS.value,
         "target": TARGET,
-        "versions": {name: metadata.version(name) for name in ("jax", "flax", "optax")},
     }
-    out = Path(OUT.value)
-    out.mkdir(parents=True, exist_ok=True)
-    result = {"about": about, "table": table}
-    replace_text(out / "zoo_quality.json", json.dumps(result, indent=1) + "\n")
+    asked = versions(PEERS.value, "deepctr-torch", "torch") if PEERS.value else {}
+    result = {"peers": asked, "about": about, "table": table}
+    write(Path(OUT.value) / "zoo_quality.json", result)
 
 
 if __name__ == "__main__":

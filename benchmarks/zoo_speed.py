@@ -11,12 +11,10 @@ touched: lazy Adam on touched rows (diet_jax.touched). dense: Adam over the whol
 evaluation trains on full data by default. torch, deepctr: see zoo_speed_peers.py.
 """
 
-import json
 import os
 import subprocess
 import tempfile
 import time
-from importlib import metadata
 from pathlib import Path
 from statistics import median
 
@@ -25,8 +23,8 @@ import jax.numpy as jnp
 import numpy as np
 from absl import app, flags, logging
 
+from benchmarks import record
 from diet_jax import touched, train
-from diet_jax.files import replace_text
 from diet_jax.models import init_params, make_model
 from diet_jax.optim import Optimizer, make
 
@@ -149,14 +147,11 @@ def write(spent: dict[tuple[str, str], list[float]], n: int, load: tuple) -> Non
         "hidden": HIDDEN,
         "steps": STEPS.value,
         "rounds": ROUNDS.value,
-        "cores": os.cpu_count(),
         "load": load,  # of the machine, before
-        "device": jax.devices()[0].device_kind,
-        "versions": {name: metadata.version(name) for name in ("jax", "jaxlib", "flax")},
     }
-    found = {"about": about, "table": rows}
-    Path(OUT.value).mkdir(parents=True, exist_ok=True)
-    replace_text(Path(OUT.value) / "zoo_speed.json", json.dumps(found, indent=1) + "\n")
+    peers = record.versions(PEERS.value, "deepctr-torch", "torch") if PEERS.value else {}
+    result = {"peers": peers, "about": about, "table": rows}
+    record.write(Path(OUT.value) / "zoo_speed.json", result)
     for row in rows:
         rate, times = row["rows_per_second"], row["times"]
         print(

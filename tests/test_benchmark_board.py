@@ -3,17 +3,50 @@
 import json
 import subprocess
 import sys
+from importlib import import_module
+from pathlib import Path
 
 import cli
+import jax
 import pytest
 
+from benchmarks.board_methods import configured, digest
+from benchmarks.board_page import made_with
+
+BOARDS = Path(cli.ROOT, "benchmarks", "results", "board")
 SMALL = cli.SMALL | {"stages.count": 2, "eval.archs": ("LR",)}
 FLAGS = [f"--config.{key}={value}" for key, value in SMALL.items()]
 
 
 def command(module: str, *args: str) -> None:
+    done = start(module, *args)
+    assert done.returncode == 0, done.stderr
+
+
+def start(module: str, *args: str) -> subprocess.CompletedProcess:
     command = [sys.executable, "-m", f"benchmarks.{module}", "--config=configs/quickstart.py"]
-    subprocess.run([*command, *FLAGS, *args], check=True, cwd=cli.ROOT, capture_output=True)
+    return subprocess.run([*command, *FLAGS, *args], cwd=cli.ROOT, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("name", ["quickstart", "movielens_100k", "transfer", "simulator"])
+def test_every_cell_of_the_boards_is_still_known_by_its_config(name):
+    # A key of the config that SINCE, BASE or BEGUN lack would have them all measured again.
+    config = import_module(f"configs.{name}").get_config()
+    if name == "simulator":
+        config.eval.seeds = (0,)
+    lines = map(json.loads, (BOARDS / f"{name}.jsonl").read_text().splitlines())
+    cells = {(line["rate"], line["method"].removesuffix("_hard"), line["config"]) for line in lines}
+    for rate, method, known in cells:
+        assert digest(configured(config, name, rate, method)) == known, (rate, method)
+
+
+def test_a_page_tells_the_environments_of_its_cells():
+    gpu, cpu = (
+        {"env": {"jax": "0.9", "devices": devices}} for devices in (["H100", "H100"], ["cpu"])
+    )
+    assert made_with([{}, {}]) == f"JAX {jax.__version__}, CPU"
+    assert made_with([gpu, cpu, gpu]) == "JAX 0.9, H100; JAX 0.9, cpu"
+    assert made_with([{}, gpu]) == "JAX 0.9, H100; older cells: CPU"
 
 
 def test_the_board_judges_by_rates_that_validation_chose_and_does_nothing_twice(tmp_path):
@@ -40,6 +73,12 @@ def test_the_board_judges_by_rates_that_validation_chose_and_does_nothing_twice(
     assert next(row for row in table.splitlines() if "`full`" in row).split(" | ")[2] == "1.00"
     before = file.read_text()
     command("board", *args)
+    assert file.read_text() == before
+    assert all(line["env"]["jax"] and line["env"]["devices"] for line in lines)
+    other = [*args, "--methods=random_hard,herding_hard", "--lrs=0.001,0.1"]
+    refused = start("board", *other)
+    assert refused.returncode and "--lrs=0.001,0.05 --l2=0;" in refused.stderr.splitlines()[-1]
+    command("board", *other, "--nomeasure")
     assert file.read_text() == before
 
 
@@ -82,6 +121,9 @@ def test_influence_predicts_drops_where_training_is_smooth(tmp_path):
         "--config.inner.lr.LR=0.1",
         f"--out={out}",
     )
-    (entry,) = json.loads(out.read_text()).values()
+    ((name, entry),) = json.loads(out.read_text()).items()
+    assert name.startswith("quickstart ")
+    assert all(f" {option}" in name for option in ("--seeds=0", "--subsets=20", "--runs=2"))
+    assert "--drop" not in name and "--drop=0.05" in entry["options"]
     assert entry["table"]["LR, exact"]["lds"] > 0.9
     assert entry["table"]["LR, exact"]["to_exact"] == pytest.approx(1)
