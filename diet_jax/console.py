@@ -84,6 +84,12 @@ def preparation(console: Console | None = None) -> Iterator[Report]:
         yield Report(told("read the log"), told("encode it"))
 
 
+def said_of(rejected: dict[str, int]) -> list[str]:
+    """How many rows could not be used, and for what."""
+    each = [f"  {count(n)}: {why}" for why, n in sorted(rejected.items())]
+    return [f"{count(sum(rejected.values()))} rows rejected", *each]
+
+
 def print_preparation(manifest: dict, folder: Path, took: float, console: Console | None = None):
     """Prints what a prepared log holds, and how many rows were rejected for what."""
     m, console = manifest, console or Console()
@@ -102,10 +108,8 @@ def print_preparation(manifest: dict, folder: Path, took: float, console: Consol
         f"{len(m['fields'])} categorical fields: {', '.join(m['fields'])}",
         f"{len(m['dense'])} dense features{': ' * bool(m['dense'])}{', '.join(m['dense'])}",
     ]
-    bad = sum(m["rejected"].values())
-    lines.append(f"{count(bad)} rows rejected")
-    if bad:
-        lines += [f"  {count(n)}: {why}" for why, n in sorted(m["rejected"].items())]
+    lines += said_of(m["rejected"])
+    if m["rejected"]:
         lines.append(f"  all of them in {folder / 'rejected.csv'}")
     speed = f" ({count(m['rows'] / took)} rows a second)" if took > 0.1 else ""
     lines.append(f"Ready after {seconds(took)}{speed}: {folder}")

@@ -253,6 +253,8 @@ def run(
     else:
         with console.preparation() if first else nullcontext(Report()) as report:
             job = prepare(config, report)
+        if first and job.stream.rejected:
+            print(*console.said_of(job.stream.rejected), sep="\n")
         sharding.same_everywhere("config and log", digest(job), "start all with the same ones")
         with ExitStack() as stack:
 

@@ -98,7 +98,8 @@ class Stream(NamedTuple):
     values: one string for each table row, `values[row]`; the first rows read "<unknown>".
     row_field: int32 [V], the field that each table row belongs to.
     scales: how each dense feature was transformed (`data.features.Scale`).
-    name: what the log is called in reports. licence: its owner's terms.
+    name: what the log is called in reports. licence: its owner's terms. rejected: how many rows
+    could not be used, by reason.
     """
 
     schema: Schema
@@ -109,6 +110,7 @@ class Stream(NamedTuple):
     scales: tuple[Any, ...]
     name: str
     licence: str
+    rejected: dict[str, int] = {}
 
 
 class Memory(NamedTuple):

@@ -81,3 +81,14 @@ def test_another_past_makes_another_memory(tmp_path, clean):
     other = other._replace(engine=job.engine, teacher=job.teacher)
     state, _ = run.distill(other, other.first, 1, silent)
     assert not np.array_equal(state.memory.label_logit, states[1].memory.label_logit)
+
+
+def test_a_run_says_what_of_the_log_it_could_not_use(tmp_path, capsys, monkeypatch):
+    columns = toy.log()
+    columns["label"][3] = 7
+    for name in ("stream_through", "build_report"):
+        monkeypatch.setattr(run, name, lambda *args: None)
+    monkeypatch.setattr(run.console, "print_summary", lambda records: None)
+    run.run(toy.config(write(tmp_path, columns)), str(tmp_path / "run"), {})
+    said = capsys.readouterr().out
+    assert "1 rows rejected\n  1: is neither 0 nor 1\n" in said

@@ -248,4 +248,5 @@ def read(folder: Path) -> Stream:
         scales=tuple(features.Scale(**scale) for scale in m["scales"]),
         name=m["name"],
         licence=m["licence"],
+        rejected=m["rejected"],
     )
