@@ -10,8 +10,9 @@ with, if wanted,
     -- --config.data.path=...   flags of all runs
 
 A trial is one process of the main program in a folder of its own, named by what it changes, so the
-same command resumes a sweep: finished trials are not run again, others go on. A trial that fails is
-tried again `retries` times; what it said is then in its folder, and the table says so.
+same command resumes a sweep: finished trials are not run again, others go on. A trial that fails,
+but not for bad input (status 2), is tried again `retries` times; what it said is then in its
+folder, and the table says so. The exit status is 1 if a trial did not finish, or of a halving none.
 """
 
 import itertools
@@ -120,16 +121,19 @@ def arguments(sweep: Config, trial: Trial, workdir: Path, more: list[str]) -> li
     return [*where, *changed, *more]
 
 
-def run_trial(flags_of_run: list[str], folder: Path, told: Callable[[dict], None]) -> None:
-    """One process of the main program; told(measure) of every stage that is done.
+def run_trial(
+    flags_of_run: list[str], folder: Path, root: Path, told: Callable[[dict], None]
+) -> None:
+    """One process of the main program, run in `root`; told(measure) of every stage that is done.
 
-    Raises RuntimeError with its last line if it fails; all that it said is in the folder.
+    Raises RuntimeError with its last line if it fails, but for bad input, which no retry cures; all
+    that it said is in the folder.
     """
     folder.mkdir(parents=True, exist_ok=True)
     command_line = [sys.executable, "-m", "diet_jax.main", *flags_of_run]
     done = 0
     with open(folder / "said.txt", "a") as said:
-        with subprocess.Popen(command_line, stdout=said, stderr=said) as process:
+        with subprocess.Popen(command_line, cwd=root, stdout=said, stderr=said) as process:
             try:
                 while True:
                     ended = process.poll() is not None
@@ -142,7 +146,7 @@ def run_trial(flags_of_run: list[str], folder: Path, told: Callable[[dict], None
                     time.sleep(POLL_S)
             finally:  # a trial that is stopped early stops its process, which saves
                 process.terminate()
-    if process.returncode:
+    if process.returncode not in (0, command.BAD_INPUT):
         raise RuntimeError(f"exit status {process.returncode}: {last_line(folder)}")
 
 
@@ -181,14 +185,16 @@ def on_ray(sweep: Config, trials: list[Trial], workdir: Path, more: list[str]) -
         cure = "pip install 'diet_jax[sweep]', or use --slurm"
         raise InputError(f"Ray Tune is not installed; {cure}") from None
     by_name = {trial.name: trial for trial in trials}
+    root = Path.cwd()  # where relative paths begin; Ray runs a trial in a folder of its own
 
     def one(space: dict) -> None:
-        folder = workdir / "trials" / space["trial"]
-        run_trial(arguments(sweep, by_name[space["trial"]], workdir, more), folder, tune.report)
+        flags_of_run = arguments(sweep, by_name[space["trial"]], workdir, more)
+        run_trial(flags_of_run, workdir / "trials" / space["trial"], root, tune.report)
 
     halving = {"time_attr": "stage", "grace_period": 1, "reduction_factor": sweep.reduction}
     scheduler = AsyncHyperBandScheduler(**halving) if sweep.mode == "halving" else None
-    ray.init(ADDRESS.value, runtime_env={"env_vars": {"PYTHONPATH": str(Path.cwd())}})
+    paths = f"{root}:${{PYTHONPATH}}"  # Ray fills in what a machine has
+    ray.init(ADDRESS.value, runtime_env={"env_vars": {"PYTHONPATH": paths}})
     try:
         tune.Tuner(
             tune.with_resources(one, dict(sweep.resources)),
@@ -259,15 +265,23 @@ def draw_figure(rows: list[dict], metric: str, path: Path) -> None:
     plt.close(figure)
 
 
-def sweep_through(sweep: Config, workdir: Path, more: list[str]) -> None:
+def write_array(lines: list[list[str]], workdir: Path) -> None:
+    """The trials for launch/slurm.sbatch, which parts a line at its blanks."""
+    for word in itertools.chain(*lines):
+        if word.split() != [word]:
+            raise InputError(f"{word!r} holds a blank, which --slurm cannot pass on; take it out")
+    replace_text(workdir / "trials.txt", "".join(" ".join(line) + "\n" for line in lines))
+    print(f"TRIALS={workdir / 'trials.txt'} sbatch --array=0-{len(lines) - 1} --nodes=1 \\")
+    print("    --ntasks-per-node=1 --gpus-per-node=1 launch/slurm.sbatch")
+
+
+def sweep_through(sweep: Config, workdir: Path, more: list[str]) -> int:
+    """Returns the exit status."""
     trials = expand(sweep)
     workdir.mkdir(parents=True, exist_ok=True)
-    lines = [" ".join(arguments(sweep, trial, workdir, more)) for trial in trials]
-    replace_text(workdir / "trials.txt", "\n".join(lines) + "\n")
     if SLURM.value:
-        print(f"TRIALS={workdir / 'trials.txt'} sbatch --array=0-{len(trials) - 1} --nodes=1 \\")
-        print("    --ntasks-per-node=1 --gpus-per-node=1 launch/slurm.sbatch")
-        return
+        write_array([arguments(sweep, trial, workdir, more) for trial in trials], workdir)
+        return 0
     if not TABLE.value:
         on_ray(sweep, trials, workdir, more)
     rows = merge(trials, workdir)
@@ -275,11 +289,18 @@ def sweep_through(sweep: Config, workdir: Path, more: list[str]) -> None:
     replace_text(workdir / "table.md", markdown(rows))
     draw_figure(rows, sweep.metric, workdir / "figure.svg")
     print(markdown(rows))
+    if sweep.mode == "halving":  # which stops trials on purpose, but never all
+        good = any(row["finished"] for row in rows)
+    else:
+        good = not any(row["unfinished"] for row in rows)
+    return 0 if good or TABLE.value else 1
 
 
-def main(argv: list[str]) -> None:
+def main(argv: list[str]) -> int:
+    if command.CONFIG.value is not None:
+        command.fail("--config is not read here; set `config` in the file that --sweep names")
     workdir = Path(str(WORKDIR.value)).absolute()
-    command.told(lambda: sweep_through(SWEEP.value, workdir, argv[1:]))
+    return command.told(lambda: sweep_through(SWEEP.value, workdir, argv[1:]))
 
 
 if __name__ == "__main__":

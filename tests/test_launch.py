@@ -3,6 +3,7 @@
 import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
 import tomllib
@@ -83,24 +84,41 @@ def test_local_starts_each_process_once():
 def test_slurm_runs_a_job_or_a_line_of_trials(tmp_path):
     (words,) = dry("slurm.sbatch", "--dry-run", "--config=a.py", "--workdir=w")
     assert words[0] == "srun" and words[-2:] == ["--config=a.py", "--workdir=w"]
+    assert "--cpus-per-task=1" in words
     trials = tmp_path / "trials.txt"
     trials.write_text("--config=a.py --workdir=0\n--config=a.py --workdir=1 --config.seed=3\n")
-    env = {"TRIALS": str(trials), "SLURM_ARRAY_TASK_ID": "1"}
+    env = {"TRIALS": str(trials), "SLURM_ARRAY_TASK_ID": "1", "SLURM_CPUS_PER_TASK": "8"}
     (words,) = dry("slurm.sbatch", "--dry-run", **env)
     assert words[-3:] == ["--config=a.py", "--workdir=1", "--config.seed=3"]
+    assert "--cpus-per-task=8" in words
     text = (LAUNCH / "slurm.sbatch").read_text()
     assert "#SBATCH --requeue" in text and "#SBATCH --signal=USR1@" in text
-    assert f'"$status" -eq {preemption.STATUS}' in text
 
 
-@pytest.mark.parametrize(("ended", "requeued"), [(143, True), (2, False), (0, False)])
-def test_slurm_puts_only_a_job_that_was_told_to_stop_into_the_queue(tmp_path, ended, requeued):
-    for name, body in (("srun", f"exit {ended}"), ("scontrol", f'echo "$@" > {tmp_path}/asked')):
-        (tmp_path / name).write_text(f"#!/bin/sh\n{body}\n")
-        (tmp_path / name).chmod(0o755)
-    env = {"PATH": f"{tmp_path}:{BASE['PATH']}", "SLURM_JOB_ID": "7"}
-    done = subprocess.run(["bash", LAUNCH / "slurm.sbatch", "--config=a.py"], env=env)
-    assert done.returncode == ended
+def stand_ins(folder: Path, **bodies: str) -> dict[str, str]:
+    """An environment in which these commands are scripts."""
+    for name, body in bodies.items():
+        (folder / name).write_text(f"#!/bin/sh\n{body}\n")
+        (folder / name).chmod(0o755)
+    return {"PATH": f"{folder}:{BASE['PATH']}"}
+
+
+@pytest.mark.parametrize(
+    ("ended", "status", "requeued"),
+    [
+        (f"exit {preemption.STATUS}", preemption.STATUS, True),
+        ("kill -USR1 $$", 128 + signal.SIGUSR1, True),  # before the job watches signals
+        ("exit 2", 2, False),
+        ("exit 0", 0, False),
+    ],
+)
+def test_slurm_puts_only_a_job_that_was_told_to_stop_into_the_queue(
+    tmp_path, ended, status, requeued
+):
+    env = stand_ins(tmp_path, srun=ended, scontrol=f'echo "$@" > {tmp_path}/asked')
+    command = ["bash", LAUNCH / "slurm.sbatch", "--config=a.py"]
+    done = subprocess.run(command, env=env | {"SLURM_JOB_ID": "7"})
+    assert done.returncode == status
     assert (tmp_path / "asked").exists() == requeued
     if requeued:
         assert (tmp_path / "asked").read_text() == "requeue 7\n"
@@ -108,11 +126,40 @@ def test_slurm_puts_only_a_job_that_was_told_to_stop_into_the_queue(tmp_path, en
 
 def test_a_queued_resource_is_asked_for_and_the_job_run_on_all_hosts():
     flags = "--config=a.py --workdir=/mnt/w"
-    create, copy, install, run = dry("tpu_vm.sh", "--dry-run", TYPE="v6e-256", FLAGS=flags)
+    archive, create, *rest = dry("tpu_vm.sh", "--dry-run", TYPE="v6e-256", FLAGS=flags)
+    assert archive[:2] == ["git", "archive"] and archive[-1] == "HEAD"
     assert create[:6] == ["gcloud", "compute", "tpus", "queued-resources", "create", "diet-jax"]
     assert {"--accelerator-type=v6e-256", "--spot", "--node-id=diet-jax"} <= set(create)
-    assert all("--worker=all" in words for words in (copy, install, run))
-    assert any(flags in word for word in run)
+    assert all("--worker=all" in words for words in rest)
+    assert archive[2] == f"--output={rest[0][5]}" and rest[0][4] == "scp"  # what is copied
+    (said,) = [word for words in rest for word in words if " venv " in word]
+    assert said.endswith(" venv --python 3.12")  # the images have 3.10
+    assert any(flags in word for word in rest[-1])
+
+
+@pytest.mark.parametrize(
+    ("states", "status", "last"),
+    [
+        ("ACCEPTED FAILED", 1, "describe"),
+        ("SUSPENDED", 1, "describe"),
+        ("ACCEPTED ACTIVE", 0, "ssh"),
+    ],
+)
+def test_the_wait_for_a_queued_resource_ends(tmp_path, states, status, last):
+    (tmp_path / "states").write_text(states.replace(" ", "\n") + "\n")
+    gcloud = (
+        f"cd {tmp_path}; echo $4 >> asked\n"
+        "[ $4 != describe ] || { head -n 1 states; sed -i 1d states; }"
+    )
+    env = stand_ins(tmp_path, gcloud=gcloud, git=":", sleep=":")
+    done = subprocess.run(
+        [LAUNCH / "tpu_vm.sh"], env=env, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == status, done.stderr
+    assert (status == 0) != (f"is {states.split()[-1]};" in done.stderr)
+    asked = (tmp_path / "asked").read_text().split()
+    assert asked[0] == "create" and asked[-1] == last
+    assert asked.count("describe") == len(states.split())
 
 
 @pytest.mark.parametrize("kind", ["tpu", "gpu"])

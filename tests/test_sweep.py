@@ -2,10 +2,12 @@
 
 import importlib.util
 import json
+import os
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
 from operator import attrgetter
+from types import SimpleNamespace
 
 import cli
 import fakes
@@ -91,32 +93,91 @@ def test_one_table_and_one_figure_hold_what_finished_and_what_failed(ran):
     assert "outer.lr=0.1" in ET.tostring(ET.parse(folder / "figure.svg").getroot(), "unicode")
 
 
-def test_a_slurm_array_has_a_line_for_each_trial_and_needs_no_ray(tmp_path):
-    command = [sys.executable, "-m", "launch.sweep", "--sweep=configs/sweeps/rates.py", "--slurm"]
-    done = subprocess.run(
-        [*command, f"--workdir={tmp_path}", "--", "--config.data.path=log.csv"],
-        cwd=cli.ROOT,
-        capture_output=True,
-        text=True,
+def start(*words, **env: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "launch.sweep", *map(str, words)]
+    return subprocess.run(
+        command, cwd=cli.ROOT, env=os.environ | env, capture_output=True, text=True
     )
+
+
+def test_a_slurm_array_has_a_line_for_each_trial_and_needs_no_ray(tmp_path):
+    words = "--sweep=configs/sweeps/rates.py", "--slurm", f"--workdir={tmp_path}"
+    done = start(*words, "--", "--config.data.path=log.csv")
     assert done.returncode == 0, done.stderr
     lines = (tmp_path / "trials.txt").read_text().splitlines()
     assert f"--array=0-{len(lines) - 1}" in done.stdout and len(set(lines)) == 12
     assert all(line.endswith(" --config.data.path=log.csv") for line in lines)
 
 
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (("--workdir=a b",), "a b/trials/"),
+        (("--workdir=w", "--", "--config.data.path=my log.csv"), "my log.csv"),
+    ],
+)
+def test_a_slurm_array_refuses_what_its_lines_cannot_hold(tmp_path, words, named):
+    words = [word.replace("--workdir=", f"--workdir={tmp_path}/") for word in words]
+    done = start("--sweep=configs/sweeps/rates.py", "--slurm", *words)
+    assert done.returncode == 2 and not list(tmp_path.rglob("trials.txt"))
+    assert done.stderr.count("\n") == 1 and named in done.stderr and "blank" in done.stderr
+
+
+def test_a_config_beside_the_sweep_file_is_refused(tmp_path):
+    words = "--sweep=configs/sweeps/rates.py", "--config=configs/quickstart.py", "--table"
+    done = start(*words, f"--workdir={tmp_path}")
+    assert done.returncode == 2 and not any(tmp_path.iterdir())
+    assert done.stderr.startswith("error: --config is not read") and done.stderr.count("\n") == 1
+
+
+def test_a_trial_runs_where_the_sweep_began_and_fails_but_for_bad_input(tmp_path, monkeypatch):
+    program = tmp_path / "program"
+    program.write_text('#!/bin/sh\npwd\nexit "$3"\n')
+    program.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(program))
+    for status in (0, 2):
+        sweep.run_trial([str(status)], tmp_path / "t", tmp_path, print)
+    with pytest.raises(RuntimeError, match=f"exit status 3: {tmp_path}"):
+        sweep.run_trial(["3"], tmp_path / "t", tmp_path, print)
+    assert (tmp_path / "t" / "said.txt").read_text() == f"{tmp_path}\n" * 3
+
+
+@pytest.mark.parametrize(
+    ("mode", "unfinished", "status"),
+    [("grid", 0, 0), ("grid", 1, 1), ("halving", 1, 0), ("halving", 2, 1)],
+)
+def test_the_exit_status_tells_whether_trials_are_missing(
+    ran, monkeypatch, mode, unfinished, status
+):
+    trials, folder = ran
+    good, bad = (folder / "trials" / trial.name / "metrics.jsonl" for trial in trials)
+    if unfinished == 0:
+        bad.write_text(good.read_text())
+    if unfinished == 2:
+        good.unlink()
+    monkeypatch.setattr(sweep, "on_ray", lambda *_: None)
+    monkeypatch.setattr(sweep, "SLURM", SimpleNamespace(value=False))
+    monkeypatch.setattr(sweep, "TABLE", SimpleNamespace(value=False))
+    config = a_sweep(mode, axes=(("outer.lr", (0.1, 0.2)),), seeds=(0,))
+    assert sweep.sweep_through(config, folder, []) == status
+
+
 @pytest.mark.skipif(not importlib.util.find_spec("ray"), reason="Ray is an extra: [sweep]")
-def test_ray_runs_trials_retries_what_fails_and_goes_on_without_it(tmp_path):
-    """With a config that cannot be read, which is as quick as a run can be."""
+@pytest.mark.parametrize(
+    ("env", "named", "once", "times"),
+    [
+        ({}, "seed is -", "error: ", 1),
+        ({"JAX_PLATFORMS": "none"}, "Unable to initialize backend", "app.run(start", 2),
+    ],
+)
+def test_ray_tries_again_what_fails_but_for_bad_input(tmp_path, env, named, once, times):
+    """With runs that end at once; each says `once` once."""
     text = "from configs.sweeps import ablation\ndef get_config():\n    c = ablation.get_config()\n"
-    more = "    c.update(dict(config='none.py', axes=(), retries=1, seeds=(0, 1)))\n    return c\n"
+    more = "    c.update(dict(axes=(), retries=1, seeds=(-1, -2)))\n    return c\n"
     (tmp_path / "s.py").write_text(text + more)
-    command = [sys.executable, "-m", "launch.sweep", f"--sweep={tmp_path / 's.py'}"]
-    done = subprocess.run(
-        [*command, f"--workdir={tmp_path}"], cwd=cli.ROOT, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
+    done = start(f"--sweep={tmp_path / 's.py'}", f"--workdir={tmp_path}", **env)
+    assert done.returncode == 1, done.stderr
     (row,) = json.loads((tmp_path / "table.json").read_text())
-    assert len(row["unfinished"]) == 2 and "none.py" in row["said"][0]
+    assert len(row["unfinished"]) == 2 and all(named in said for said in row["said"])
     said = (tmp_path / "trials" / row["unfinished"][0] / "said.txt").read_text()
-    assert said.count("config file cannot be read") == 2
+    assert said.count(once) == times
