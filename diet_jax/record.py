@@ -10,7 +10,7 @@ import math
 import os
 import shutil
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -127,13 +127,25 @@ class Recorder:
         else:
             _mirror(self._events, records)
 
-    def drop_from(self, stage: int) -> None:
-        """Forgets every record of stage `stage` and later ones, and that the run had finished."""
+    def drop_from(self, stage: int, n_seeds: int = 0) -> list[tuple[str, str]]:
+        """Forgets every record of stage `stage` and later ones, and that the run had finished.
+
+        n_seeds: if not 0, what was measured of the stage itself stays: its outer losses, and trials
+        of which there are as many. Returns their (method, architecture).
+        """
         if not self.enabled or not self.path.exists():
-            return
-        kept = [r for r in self.records() if r.get("stage", math.inf) < stage]
+            return []
+        found = self.records()
+        kept = [r for r in found if r.get("stage", math.inf) < stage]
+        here = [r for r in found if r.get("stage") == stage]
+        counts = Counter((r["method"], r["arch"]) for r in here if r["kind"] == "eval")
+        whole = [pair for pair, n in counts.items() if n == n_seeds]
+        if whole:
+            kept += [r for r in here if r["kind"] == "outer"]
+            kept += [r for r in here if (r.get("method"), r.get("arch")) in whole]
         replace_text(self.path, "".join(json.dumps(record) + "\n" for record in kept))
         self.close()
+        return whole
 
     def close(self) -> None:
         """Closes the event file; the next append opens a new one."""

@@ -5,9 +5,10 @@ Every process of a job runs this; only the first one reads and writes the folder
 
 import time
 import zlib
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, nullcontext
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -190,17 +191,23 @@ def distill(
     return state, facts
 
 
-def judge(
+def judge(job: Job, state: State, number: int, methods: Collection[str] = ()) -> list[dict]:
+    """Train and score every architecture on the memory, its baselines and all rows so far.
+
+    methods: those to measure, all if empty. Returns the `eval` records.
+    """
+    return list(chain.from_iterable(judging(job, state, number, methods)))
+
+
+def judging(
     job: Job,
     state: State,
     number: int,
     methods: Collection[str] = (),
     between: Callable[[], None] = lambda: None,
-) -> list[dict]:
-    """Train and score every architecture on the memory, its baselines and all rows so far.
-
-    methods, between: as in `trials.evaluate_stage`.
-    """
+    known: Collection[tuple[str, str]] = (),
+) -> Iterator[list[dict]]:
+    """`judge`, one method and architecture after another; see `trials.evaluate_stage`."""
     train = [step.train for step in job.steps[:number]]
     test = make_test(job, number)
     subsets = {"memory": (state.memory,) * len(job.evaluation.seeds), **state.baselines}
@@ -213,6 +220,7 @@ def judge(
         test,
         methods,
         between,
+        known,
     )
 
 
@@ -288,7 +296,8 @@ def stream_through(
 
     To resume: (1) the checkpoint of the last stage evaluated gives the state; (2) a stage that has
     a checkpoint but no evaluation is only evaluated; (3) one that was saved under way goes on; (4)
-    records of a stage that was cut off are dropped.
+    records of a stage that was cut off are dropped, but for trials that a memory which is saved has
+    been through.
 
     Raises InputError if the checkpoint to go on from is gone.
     """
@@ -296,7 +305,8 @@ def stream_through(
     saved = checkpoint.stages(folder)
     done = sharding.told_by_first(lambda: evaluated_stages(recorder.records()))
     first = next(number for number in range(1, last + 2) if number not in done)
-    recorder.drop_from(first)
+    n_seeds = len(job.evaluation.seeds) if first in saved else 0
+    known = sharding.told_by_first(lambda: recorder.drop_from(first, n_seeds))
     state = job.first
     if first > 1 and first not in saved:
         if first - 1 not in saved:
@@ -318,14 +328,18 @@ def stream_through(
             checkpoint.save(folder, number, state, facts)
             checkpoint.clear(folder)
         began = time.perf_counter()
-        evals = judge(job, state, number, between=between)
         outer = [
             {"kind": "outer", "stage": number, "step": k, "loss": loss}
             for k, loss in facts.pop("outer")
         ]
+        if not known:
+            recorder.append(outer)
+        for trials_of_one in judging(job, state, number, (), between, {*map(tuple, known)}):
+            recorder.append(trials_of_one)
+        known = []
         parts = ("teacher", "influence", "outer")
         seconds = time.perf_counter() - began + sum(facts[f"seconds_{p}"] for p in parts)
-        recorder.append([*outer, *evals, {"kind": "stage", **facts, "seconds": seconds}])
+        recorder.append([{"kind": "stage", **facts, "seconds": seconds}])
         if recorder.enabled:
             console.print_stage(recorder.records(), number)
     if not recorder.enabled:

@@ -221,23 +221,24 @@ def evaluate_stage(
     test: Test,
     methods: Collection[str] = (),
     between: Callable[[], None] = lambda: None,
-) -> list[dict]:
-    """All measurements after one stage.
+    known: Collection[tuple[str, str]] = (),
+) -> Iterator[list[dict]]:
+    """All measurements after one stage: the `eval` records of each method and architecture in turn.
 
     subsets: by method, one memory-shaped Examples per seed, its first `n` rows in use.
     so_far: all rows up to this stage. methods: the ones to measure, all if empty.
     between: is called before the trials of every architecture, and may raise.
-    Returns the `eval` records.
+    known: (method, architecture) whose trials need not be run.
     """
-    records = []
     for method, task in tasks(plan, stage, subsets, n, so_far, test).items():
         if methods and method not in methods:
             continue
         for arch in plan.models:
+            if (method, arch) in known:
+                continue
             between()
             figures, seconds = run_trials(plan, task, arch, plan.rates(method, arch), test)
             cost = {"steps": task.steps, "rows": task.rows, **seconds}
-            for seed, figure in zip(plan.seeds, figures, strict=True):
-                about = {"stage": stage, "method": method, "arch": arch, "seed": seed}
-                records.append({"kind": "eval", **about, **figure, **cost})
-    return records
+            about = {"kind": "eval", "stage": stage, "method": method, "arch": arch}
+            pairs = zip(plan.seeds, figures, strict=True)
+            yield [{**about, "seed": seed, **figure, **cost} for seed, figure in pairs]

@@ -76,7 +76,7 @@ def test_windows_end_anywhere_that_holds_them(engine):
 
 @pytest.mark.parametrize(("steps", "window"), [(87, 8), (60, 30), (12, 8)])
 def test_adaptive_windows_end_where_gradients_were_large(steps, window):
-    """A bin not seen counts as the largest; every end keeps a chance, a bin without ends has none."""
+    """A bin not seen counts as the largest; every end keeps a chance, an empty bin has none."""
     inner = toy.inner(mode="adaptive", steps=steps, window=window)
     n = steps - window + 1  # ends: 80, ten a bin; 31; 5
     width = np.bincount(np.arange(n) * BINS // n, minlength=BINS)

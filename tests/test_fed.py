@@ -143,7 +143,8 @@ def test_an_evaluation_is_the_same_whatever_fits_the_devices(tmp_path, monkeypat
         memory = [toy.examples(np.random.default_rng(seed), 12) for seed in (0, 1)]
         subsets, test = {"memory": memory}, run.make_test(job, 2)
         log = run.so_far(job, train)
-        outcome.append(trials.evaluate_stage(job.evaluation, 2, subsets, 10, log, test))
+        found = trials.evaluate_stage(job.evaluation, 2, subsets, 10, log, test)
+        outcome.append([r for each in found for r in each])
     assert {r["method"] for r in outcome[0]} == {"full", "memory"}
     for want, got in zip(*outcome, strict=True):
         for key in want:

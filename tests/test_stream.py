@@ -8,6 +8,8 @@ import toy
 
 from diet_jax import run
 from diet_jax.job import prepare
+from diet_jax.preemption import Preempted
+from diet_jax.record import Recorder
 
 
 def silent(step, loss):
@@ -92,3 +94,41 @@ def test_a_run_says_what_of_the_log_it_could_not_use(tmp_path, capsys, monkeypat
     run.run(toy.config(write(tmp_path, columns)), str(tmp_path / "run"), {})
     said = capsys.readouterr().out
     assert "1 rows rejected\n  1: is neither 0 nor 1\n" in said
+
+
+def test_a_notice_during_evaluation_loses_no_finished_trial(tmp_path, monkeypatch):
+    """Told to stop after 3 trainings and again after 3: what was measured is not measured again."""
+    config, trained, plain = toy.config(write(tmp_path, toy.log())), [], run.trials.run_trials
+
+    def counted(plan, task, arch, *rest):
+        trained.append(arch)
+        return plain(plan, task, arch, *rest)
+
+    monkeypatch.setattr(run.trials, "run_trials", counted)
+    job = prepare(config)
+
+    def go(folder, stops):
+        def stop():
+            return len(trained) >= stops
+
+        folder.mkdir(exist_ok=True)
+        with Recorder(folder) as recorder:
+            run.stream_through(job, folder, recorder, stop)
+
+    go(tmp_path / "whole", 99)
+    n, trained = len(trained), []
+    assert n == 3 * 4  # stages; full data, the memory, two baselines
+    for stops in (3, 6):
+        with pytest.raises(Preempted):
+            go(tmp_path / "told", stops)
+        assert len(trained) == stops
+    with (tmp_path / "told" / "metrics.jsonl").open() as file:
+        assert len([line for line in file if '"eval"' in line]) == 6 * len(config.eval.seeds)
+    go(tmp_path / "told", 99)
+    assert len(trained) == n
+
+    def said(name):
+        records = Recorder(tmp_path / name).records()
+        return [{k: v for k, v in r.items() if not k.startswith("seconds")} for r in records]
+
+    assert said("told") == said("whole")
