@@ -36,7 +36,9 @@ def test_a_stage_gives_up_the_slots_whose_loss_costs_it_least():
     """By weight times influence before the stage; new slots take their places."""
     engine = toy.engine(proxies=(linear(),), trajectories=1)
     memories, _ = toy.stream(engine, 2)
-    old, stage, key = memories[-1], toy.stage(3), jax.random.key(0)
+    spread = np.random.default_rng(0).permutation(np.linspace(-2, 2, toy.CAPACITY))
+    old = memories[-1]._replace(log_weight=spread.astype(np.float32))
+    stage, key = toy.stage(3), jax.random.key(0)
     n_old, n_new, n_evict = int(old.valid.sum()), 6, 4
     new, _ = distill_stage(engine, old, stage, n_new, 6, 3, key, n_evict=n_evict)
     assert new.valid.sum() == n_old + n_new - n_evict
@@ -50,6 +52,7 @@ def test_a_stage_gives_up_the_slots_whose_loss_costs_it_least():
     _, influence = choose_rows(engine, old, stage, scene, 3, jax.random.fold_in(key_score, 0))
     cost = np.exp(old.log_weight) * influence
     assert cost[old.valid & ~stayed].max() <= cost[stayed].min()
+    assert influence[old.valid & ~stayed].max() > influence[stayed].min()  # the weights tell
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,7 @@ import toy
 from diet_jax import checkpoint
 from diet_jax import memory as mem
 from diet_jax.baselines import find
+from diet_jax.bilevel import BINS, draw
 from diet_jax.distill import Progress, blank_halfway, choose_rows, distill_stage, growth
 from diet_jax.models import init_params, make_model
 from diet_jax.optim import Optimizer
@@ -199,18 +200,32 @@ def test_the_inner_learning_rates_may_be_learned():
 
 
 def test_trajectories_may_start_at_the_teacher():
+    """At those of its rows that a stage needs; of `mixed` some do."""
     proxy = linear(window=3)
-
-    def memory(plan_start, seed):
-        engine = toy.engine(proxies=(proxy,), trajectories=2, start=plan_start)
-        params = init_params(proxy.model, jax.random.key(seed), np.arange(toy.VOCAB), 3, 1)
-        params = jax.tree.map(lambda a: np.asarray(a) + seed, params)
-        start = None if plan_start == "fresh" else params
-        args = toy.stage(1), NEW, 6, 1, jax.random.key(0)
-        return hash_of(distill_stage(engine, toy.empty(), *args, start=start)[0])
-
-    starts = ("fresh", 1), ("teacher", 1), ("teacher", 2), ("mixed", 1)
-    assert len({memory(*s) for s in starts}) == len(starts)
+    rows, rng = np.arange(toy.VOCAB), np.random.default_rng(0)
+    params = jax.tree.map(
+        lambda a: rng.normal(size=a.shape).astype(np.float32),
+        init_params(proxy.model, jax.random.key(1), rows, len(toy.FIELDS), 1),
+    )
+    for start, shares in (("fresh", None), ("teacher", {0.0}), ("mixed", {0.0, 0.5, 1.0})):
+        engine = toy.engine(proxies=(proxy,), trajectories=2, start=start, rounds=1)
+        scene, _ = toy.first_turn(engine, None if start == "fresh" else params)
+        stage = scene.stage
+        args = proxy, engine.plan, stage, scene.anchor, np.zeros(BINS, np.float32)
+        keys = jax.random.split(jax.random.key(0), 16)
+        drawn = jax.vmap(lambda key, args=args: draw(key, *args)[0].fresh)(keys)
+        if start == "fresh":
+            assert stage.start is None and drawn is None
+            continue
+        assert set(drawn.mean(1).tolist()) == shares
+        needed = np.concatenate([stage.trained, stage.fixed])
+        assert np.array_equal(stage.start["table"], params["table"][needed])
+        jax.tree.map(np.testing.assert_array_equal, stage.start["net"], params["net"])
+    # Where it stands tells: `engine` is the one of mixed starts.
+    args = engine, toy.empty(), toy.stage(1), NEW, 2, 1, jax.random.key(0)
+    starts = params, jax.tree.map(lambda a: a + 1, params)
+    one, other = (distill_stage(*args, start=start)[0] for start in starts)
+    assert np.isfinite(one.label_logit).all() and hash_of(one) != hash_of(other)
 
 
 def test_a_stage_without_a_finite_loss_is_refused():

@@ -165,3 +165,46 @@ def test_a_window_wider_than_a_stage_keeps_the_latest_of_the_past(seen):
 def test_an_unknown_baseline_is_named_with_the_known_ones():
     with pytest.raises(InputError, match="no baseline 'best_hard'.*herding"):
         find("best_hard")
+
+
+@pytest.mark.parametrize(("name", "which"), [("grand", 0), ("tracin", 1)])
+def test_rows_are_ranked_by_the_norm_or_by_the_slope_of_their_gradient(seen, name, which):
+    scores = select.slopes(seen)
+    best, other = (np.argsort(-s, kind="stable")[:12] for s in (scores[which], scores[1 - which]))
+    chosen = SELECTORS[name](seen, 12, np.random.default_rng(0))
+    assert chosen.tolist() == best.tolist()
+    assert set(best) != set(other)
+
+
+def test_the_rows_forgotten_most_often_come_first_and_the_worst_known_among_equals(seen):
+    """By right and wrong answers of five passes: forgotten is what was right and then is wrong."""
+    passes = {
+        0: "xxxxx",  # never known: the worst of those that nothing forgot
+        1: "oxoxo",  # forgotten twice
+        2: "xoxox",  # twice, and wrong more often
+        3: "ooxxx",  # once, though learned never
+        4: "xxxoo",  # learned, never forgotten
+        5: "ooooo",
+    }
+    n = len(seen.stage.source)
+    right = np.array([[c == "o" for c in passes.get(row, "ooooo")] for row in range(n)]).T
+    label = seen.stage.rows.label > 0
+    answers = np.where(right == label, 1.0, -1.0)  # logits, of either label
+    scripted = seen.teacher._replace(
+        init=lambda key: 0,  # passes so far
+        advance=lambda params, rows, epochs, rng: params + epochs,
+        predict=lambda params, ids, dense: answers[int(params) - 1],
+    )
+    look = seen._replace(teacher=scripted)
+    chosen = SELECTORS["forgetting"](look, 6, np.random.default_rng(0))
+    assert chosen.tolist() == [2, 1, 3, 0, 4, 5]
+
+
+@pytest.mark.parametrize("labels", ["hard", "soft"])
+def test_slots_of_baselines_weigh_what_their_rows_do(seen, labels):
+    stage = seen.stage
+    weight = np.linspace(0.5, 2, len(stage.source), dtype=np.float32)
+    heavy = seen._replace(stage=stage._replace(rows=stage.rows._replace(weight=weight)))
+    memory = find(f"random_{labels}")(toy.empty(), heavy, 20, 10, 2, np.random.default_rng(0))
+    at = memory.source[:20] - stage.source[0]
+    np.testing.assert_allclose(trials.examples(memory).weight[:20], weight[at], rtol=1e-6)

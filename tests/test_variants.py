@@ -5,6 +5,8 @@ import polars as pl
 import pytest
 import toy
 
+from diet_jax import distill as distill_module
+from diet_jax import memory as mem
 from diet_jax.job import prepare
 from diet_jax.run import distill
 
@@ -40,10 +42,23 @@ def test_selected_rows_are_added_in_the_place_of_influential_ones(log):
     assert set(memory.source[memory.valid]) == set(range(54, 60))
 
 
-def test_addressing_at_random_rewrites_as_many_slots(log):
-    for by in ("influence", "sampled", "random"):
-        (_, _), (_, facts) = memories(log, 2, **{"addressing.by": by, "addressing.share": 0.5})
-        assert facts["written"] == 3
+def test_addressing_says_which_slots_are_rewritten(log, monkeypatch):
+    """As many in any way, and those of the most influence in one way only."""
+    judged, plain = [], distill_module.of_all_slots
+    monkeypatch.setattr(
+        distill_module, "of_all_slots", lambda *args: judged.append(plain(*args)) or judged[-1]
+    )
+    rewritten = {}
+    for by in mem.ADDRESSING:
+        change = {"addressing.by": by, "addressing.share": 0.5}
+        (old, _), (new, facts) = memories(log, 2, **change)
+        changed = old.valid & (old.label_logit != new.label_logit)
+        assert facts["written"] == changed.sum() == 3
+        rewritten[by] = frozenset(np.flatnonzero(changed))
+    strongest = np.argsort(-np.abs(judged[1]))[:3]  # in stage 2, the same in any way
+    assert np.array_equal(judged[1], judged[-1])
+    assert rewritten["influence"] == set(strongest)
+    assert rewritten["influence"] not in (rewritten["sampled"], rewritten["random"])
 
 
 def test_a_threshold_of_influence_lets_a_stage_rewrite_as_many_slots_as_matter_to_it(log):
