@@ -186,4 +186,16 @@ def get_config() -> Config:
     c.eval.lr.memory = ConfigDict({"default": 1e-2})
     c.eval.lr.random_hard = ConfigDict({"default": 1e-2})
     c.eval.lr.random_soft = ConfigDict({"default": 1e-2})
+
+    c.lock()  # so that a config which sets a key that is not here says so
+    tables = c.inner.lr, c.inner.l2, c.eval.lr, c.eval.l2  # by architecture, and others by column
+    for table in (
+        *tables,
+        c.data.options,
+        c.data.multi,
+        c.data.hashed,
+        c.data.scale,
+        c.data.missing,
+    ):
+        table.unlock()
     return c

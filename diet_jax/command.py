@@ -2,16 +2,21 @@
 
 import re
 import sys
+import traceback
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NoReturn
 
+import absl
+import ml_collections
 from absl import flags, logging
 from ml_collections import config_flags
 
 from diet_jax.models import MODELS
-from diet_jax.types import Config, InputError
+from diet_jax.types import Busy, Config, InputError
 
 BAD_INPUT = 2  # exit status
+BUSY = 75  # that of what may be tried again later, as in sysexits.h
 
 CONFIG = config_flags.DEFINE_config_file(
     "config",
@@ -21,10 +26,10 @@ CONFIG = config_flags.DEFINE_config_file(
 )
 
 
-def fail(message: str) -> NoReturn:
+def fail(message: str, status: int = BAD_INPUT) -> NoReturn:
     """End the program for bad input: one line on stderr, no traceback."""
     print(f"error: {' '.join(message.split())}", file=sys.stderr)
-    sys.exit(BAD_INPUT)
+    sys.exit(status)
 
 
 def name_architecture(config: Config, table: str, arch: str, value: str) -> None:
@@ -45,34 +50,82 @@ def name_architecture(config: Config, table: str, arch: str, value: str) -> None
         where[arch] = number
 
 
-def parse(argv: list[str]) -> list[str]:
-    """Parse the flags; a flag or a config that cannot be read ends the program.
+def parse(argv: list[str], *files: flags.FlagHolder, more: bool = False) -> list[str]:
+    """Parse the flags; a flag, or a file of a config, that cannot be read ends the program.
 
-    --config.TABLE.NAME=value also names architectures that the table does not hold yet.
+    --config.TABLE.NAME=value also names architectures that the table does not hold yet. files: the
+    flags besides --config that name a file like it. more: whether arguments may follow the flags;
+    what follows `--` is left as it is.
     """
+    end = argv.index("--") if "--" in argv else len(argv)
+    argv, after = argv[:end], argv[end:]
     named = [re.fullmatch(r"--?config\.([\w.]+)\.(\w+)=(.*)", arg) for arg in argv]
     named = [found if found and found[2] in MODELS else None for found in named]
-    argv = [arg for arg, found in zip(argv, named, strict=True) if not found]
+    argv = [arg for arg, found in zip(argv, named, strict=True) if not found] + after
     sys.argv = argv  # where ml_collections looks for --config.KEY
+    flag = CONFIG
     try:
         rest = flags.FLAGS(argv)
         if CONFIG.value is not None:
             for found in filter(None, named):
                 name_architecture(CONFIG.value, *found.groups())
-            CONFIG.value.lock()  # a config file that could not be loaded says so at its first use
-    except (AttributeError, KeyError) as error:
-        # ml_collections passes on the repr of a two-line message: "'stepss'\\nDid you mean ..."
-        text = str(error.args[0]).encode().decode("unicode_escape").replace("'", "")
-        fail(f"unknown config key: {'. '.join(text.splitlines())} (see configs/default.py)")
-    except OSError as error:
-        fail(f"config file cannot be read: {str(error).splitlines()[-1]}")
-    except (flags.Error, TypeError, ValueError) as error:
-        # absl quotes the traceback of a config file whole; its last line is what went wrong.
-        quoted = "Traceback" in str(error)
-        fail(str(error).rsplit("Error: ", 1)[-1] if quoted else str(error))
-    if len(rest) > 1:
+        for flag in (CONFIG, *files):
+            if flag.value is not None:
+                flag.value.unlock()  # one that could not be loaded says so at its first use
+                flag.value.lock()  # with all of its tables
+    except Exception as error:
+        fail(in_one_line(error, flag.name))
+    if len(rest) > 1 and not more:
         fail(f"unexpected argument {rest[1]!r}; options read --name=value")
     return rest
+
+
+def in_one_line(error: Exception, flag: str) -> str:
+    """What to say of an error of `parse`. flag: the one whose file was read last.
+
+    Raises the error if neither the command line nor a file of a config can have caused it.
+    """
+    chain: list[BaseException] = [error]
+    while chain[-1].__context__ is not None:  # absl and ml_collections wrap what a config raises
+        chain.append(chain[-1].__context__)
+    for cause in reversed(chain):
+        if isinstance(cause, InputError):
+            return str(cause)
+        if isinstance(cause, SyntaxError):
+            return f"{cause.filename}, line {cause.lineno}: {cause.msg}"
+        if place := place_in_config(cause):
+            return f"{place}: {type(cause).__name__}: {readable(cause)}"
+    if isinstance(error, AttributeError) and "get_config" in str(error):
+        return f"the file of --{flag} has no function get_config()"
+    if isinstance(error, (AttributeError, KeyError)):
+        return f"unknown config key: {readable(error)} (see configs/default.py)"
+    if isinstance(error, OSError):
+        return f"the file of --{flag} cannot be read: {readable(error)}"
+    if isinstance(error, (flags.Error, TypeError, ValueError)):
+        return str(error)
+    raise error
+
+
+def place_in_config(error: BaseException) -> str:
+    """The file of a config and the line in which an error was raised, if it was."""
+    others = [Path(package.__path__[0]) for package in (absl, ml_collections)]
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        path = Path(frame.filename)
+        if path == Path(__file__):
+            break
+        if not (frame.filename.startswith("<") or {*others} & {*path.parents}):
+            return f"{path}, line {frame.lineno}"
+    return ""
+
+
+def readable(error: BaseException) -> str:
+    """Its message; ml_collections has reprs of two lines: "'stepss'\\nDid you mean ..."."""
+    if isinstance(error, OSError):
+        return str(error).splitlines()[-1]
+    text = str(error.args[0] if error.args else "")
+    if isinstance(error, (AttributeError, KeyError)):
+        text = text.encode().decode("unicode_escape").replace("'", "")
+    return ". ".join(text.splitlines())
 
 
 def told(action: Callable[[], Any]) -> Any:
@@ -81,4 +134,4 @@ def told(action: Callable[[], Any]) -> Any:
     try:
         return action()
     except InputError as error:
-        fail(str(error))
+        fail(str(error), BUSY if isinstance(error, Busy) else BAD_INPUT)

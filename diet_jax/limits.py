@@ -1,5 +1,6 @@
 """What values a config may have, and what to set a key to instead."""
 
+import math
 import re
 from collections.abc import Iterable
 from operator import attrgetter
@@ -43,6 +44,9 @@ def requirements(config: Config) -> list[tuple[str, bool, str]]:
     twins = tuple(i.archs) == (c.teacher.arch,) and i.hidden == c.teacher.hidden
     leaves = ("label_logit", "log_weight", "dense", "mix", "rates")
     grow_by, ways = ("influence", *SELECTORS), tuple(mem.ADDRESSING)
+    tables = {"inner.lr": i.lr, "inner.l2": i.l2}
+    tables |= {f"eval.lr.{name}": table for name, table in e.lr.items()}
+    tables |= {f"eval.l2.{name}": table for name, table in e.l2.items()}
     return [
         ("seed", c.seed >= 0, "0 or more"),
         ("resident_mebibytes", c.resident_mebibytes >= 0, "0 or more"),
@@ -54,11 +58,9 @@ def requirements(config: Config) -> list[tuple[str, bool, str]]:
         ("memory.mix", c.memory.mix == 1 or o.objective == "loss", "1 here: loss only"),
         ("inner.hidden", whole(i.hidden, 1), "whole numbers of 1 or more"),
         ("inner.dim", i.dim >= 1, "1 or more"),
-        ("inner.lr", min(i.lr.values()) > 0, "numbers above 0"),
         ("inner.window", 1 <= i.window <= i.steps, "1 to inner.steps"),
         ("inner.batch", i.batch >= 1, "1 or more"),
         ("inner.archs", len(set(i.archs)) == len(i.archs) > 0, "distinct names, at least one"),
-        ("inner.l2", min(i.l2.values()) >= 0, "numbers of 0 or more"),
         ("inner.mode", i.mode in MODES, f"one of {', '.join(MODES)}"),
         ("inner.decay", i.decay >= 0, "0 or more"),
         ("inner.compute", i.compute in floats, " or ".join(floats)),
@@ -102,6 +104,7 @@ def requirements(config: Config) -> list[tuple[str, bool, str]]:
         ("addressing.swap_share", 0 <= c.addressing.swap_share <= 1, "0 to 1"),
         ("addressing.threshold", c.addressing.threshold >= 0, "0 or more"),
         ("addressing.share", 0 <= c.addressing.share <= 1, "0 to 1"),
+        ("teacher.hidden", whole(c.teacher.hidden, 1), "whole numbers of 1 or more"),
         ("teacher.lr", c.teacher.lr > 0, "above 0"),
         ("teacher.epochs", c.teacher.epochs > 0, "above 0"),
         ("teacher.first_epochs", c.teacher.first_epochs > 0, "above 0"),
@@ -110,19 +113,21 @@ def requirements(config: Config) -> list[tuple[str, bool, str]]:
         ("eval.validation_share", 0 < e.validation_share < 1, "between 0 and 1"),
         ("eval.archs", len(set(e.archs)) == len(e.archs) > 0, "distinct names, at least one"),
         ("eval.seeds", len(set(e.seeds)) == len(e.seeds) > 0, "distinct numbers, at least one"),
-        ("eval.seeds", whole(e.seeds, 0), "whole numbers of 0 or more"),
+        ("eval.seeds", whole(e.seeds, 0, 1 << 30), "whole numbers from 0 to 2^30"),
         ("eval.hidden", whole(e.hidden, 1), "whole numbers of 1 or more"),
-        *(
-            (f"eval.lr.{name}", min(lr.values()) > 0, "numbers above 0")
-            for name, lr in e.lr.items()
-        ),
-        *(
-            (f"eval.l2.{name}", min(l2.values()) >= 0, "numbers of 0 or more")
-            for name, l2 in e.l2.items()
-        ),
         ("eval.full_epochs", e.full_epochs > 0, "above 0"),
         ("eval.full_batch", e.full_batch >= 1, "1 or more"),
         ("eval.full_optimizer", e.full_optimizer in full_by, f"one of {', '.join(full_by)}"),
+        *((key, "default" in table, "a table with `default`") for key, table in tables.items()),
+        *(
+            (key, all(rate > 0 for rate in table.values()), "numbers above 0")
+            for key, table in tables.items()
+            if ".lr" in key
+        ),
+        *(
+            (key, all(l2 >= 0 for l2 in table.values()), "numbers of 0 or more")
+            for key, table in tables.items()
+        ),
         ("checkpoint.every", c.checkpoint.every >= 0, "0 or more"),
         ("mesh.trajectory", c.mesh.trajectory >= 0, "0 or more"),
         ("mesh.data", c.mesh.data >= 0, "0 or more"),
@@ -130,5 +135,5 @@ def requirements(config: Config) -> list[tuple[str, bool, str]]:
     ]
 
 
-def whole(numbers: Iterable, least: int) -> bool:
-    return all(isinstance(number, int) and number >= least for number in numbers)
+def whole(numbers: Iterable, least: int, most: float = math.inf) -> bool:
+    return all(isinstance(number, int) and least <= number <= most for number in numbers)

@@ -84,8 +84,9 @@ def expand(sweep: Config) -> list[Trial]:
     draws. Each with every seed.
     Raises InputError for what it cannot read.
     """
-    if sweep.mode not in MODES:
-        raise InputError(f"mode is {sweep.mode!r}; set it to one of {', '.join(MODES)}")
+    for key, value, known in (("mode", sweep.mode, MODES), ("metric", sweep.metric, COLUMNS)):
+        if value not in known:
+            raise InputError(f"{key} is {value!r}; set it to one of {', '.join(known)}")
     axes = dict(sweep.axes)
     for key, values in axes.items():
         bounds = isinstance(values, dict) and set(values) <= {"low", "high", "log"}
@@ -297,12 +298,18 @@ def sweep_through(sweep: Config, workdir: Path, more: list[str]) -> int:
 
 
 def main(argv: list[str]) -> int:
-    if command.CONFIG.value is not None:
-        command.fail("--config is not read here; set `config` in the file that --sweep names")
     workdir = Path(str(WORKDIR.value)).absolute()
     return command.told(lambda: sweep_through(SWEEP.value, workdir, argv[1:]))
 
 
+def parse(argv: list[str]) -> list[str]:
+    rest = command.parse(argv, SWEEP, more=True)
+    if command.CONFIG.value is not None:
+        command.fail("--config is not read here; set `config` in the file that --sweep names")
+    if SWEEP.value is None or not WORKDIR.value:
+        command.fail("give both --sweep=configs/sweeps/NAME.py and --workdir=FOLDER")
+    return rest
+
+
 if __name__ == "__main__":
-    flags.mark_flags_as_required(["sweep", "workdir"])
-    app.run(main)
+    app.run(main, flags_parser=parse)

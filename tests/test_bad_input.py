@@ -8,6 +8,8 @@ import numpy as np
 import polars as pl
 import pytest
 import toy
+from absl.testing import flagsaver
+from ml_collections import ConfigDict
 
 from configs import quickstart
 from diet_jax import command, main
@@ -103,6 +105,9 @@ def test_files_that_hold_nothing(fails, tmp_path, name):
         ({"inner.archs": ()}, ("inner.archs", "at least one")),
         ({"inner.l2.default": -1.0}, ("inner.l2 is", "-1.0", "0 or more")),
         ({"eval.lr.memory.default": 0.0}, ("eval.lr.memory is", "'default': 0.0", "above 0")),
+        ({"eval.l2.full": ConfigDict({"FM": 0.1})}, ("eval.l2.full is", "a table with `default`")),
+        ({"eval.seeds": (1, 4_000_000_000)}, ("eval.seeds is", "2^30")),
+        ({"teacher.hidden": (8, 0)}, ("teacher.hidden is", "1 or more")),
         ({"teacher.arch": "BERT"}, ("'BERT'", "DeepFM")),
         ({"eval.archs": ("LR", "BERT")}, ("'BERT'", "DeepFM")),
         ({"inner.window": 9}, ("inner.window is 9", "inner.steps")),
@@ -121,7 +126,7 @@ def test_files_that_hold_nothing(fails, tmp_path, name):
         ({"seed": -1}, ("seed is -1",)),
         ({"growth.rounds": 1, "memory.rate": 0.5}, ("growth.pool", "too few candidates")),
         ({"eval.seeds": (1, 1)}, ("eval.seeds", "distinct")),
-        ({"eval.seeds": (-1,)}, ("eval.seeds", "0 or more")),
+        ({"eval.seeds": (-1,)}, ("eval.seeds", "from 0")),
         ({"inner.hidden": (0,)}, ("inner.hidden", "1 or more")),
         ({"growth.spread_field": "colour"}, ("growth.spread_field 'colour'", "user, item, place")),
         ({"eval.on": "yesterday"}, ("eval.on", "validation")),
@@ -146,7 +151,8 @@ def test_a_config_without_a_key(fails, tmp_path):
     path = tmp_path / "log.parquet"
     log().write_parquet(path)
     config = toy.config(str(path))
-    del config.outer.schedule  # as in a run of a version that did not have it
+    with config.unlocked():
+        del config.outer.schedule  # as in a run of a version that did not have it
     line = fails(config)
     assert "no key 'schedule'" in line and "configs/default.py" in line
 
@@ -155,7 +161,8 @@ def refusal(monkeypatch, capsys, *args):
     """The line that a command line is refused with, without a run."""
     argv = ["diet_jax", *args]
     monkeypatch.setattr(sys, "argv", argv)  # where ml_collections looks for --config.KEY
-    with pytest.raises(SystemExit) as caught:
+    monkeypatch.delitem(sys.modules, "config_config", raising=False)  # a config of another test
+    with flagsaver.flagsaver(), pytest.raises(SystemExit) as caught:
         main.parse(argv)
     assert caught.value.code == 2
     return the_line(capsys.readouterr().err)
@@ -183,22 +190,42 @@ def test_bad_command_lines(monkeypatch, capsys, args, words):
         assert word in line
 
 
-def test_a_config_file_that_fails_says_why_in_its_last_words(monkeypatch, capsys, tmp_path):
-    path = tmp_path / "mine.py"
-    path.write_text(
-        "from configs import default\n\ndef get_config():\n"
-        "    c = default.get_config()\n    c.data.dense = ('price')\n    return c\n"
-    )
-    line = refusal(monkeypatch, capsys, f"--config={path}", "--workdir=never")
-    assert line.startswith("error: Could not override field 'dense'")
+OWN = "from configs import default\ndef get_config():\n    c = default.get_config()\n    "
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (OWN + "c.memory.ratee = 0.1\n    return c", ("line 4", "ratee", 'Did you mean "rate"')),
+        (
+            OWN + "c.data.dense = ('price')",
+            ("line 4: TypeError: Could not override field 'dense'",),
+        ),
+        (OWN + "return 1 / 0", ("line 4: ZeroDivisionError: division by zero",)),
+        (OWN + "raise ValueError('no file: Error: gone')", ("ValueError: no file: Error: gone",)),
+        (OWN + "return {}['what']", ("line 4: KeyError: what",)),
+        ("import nothing_of_that_name", ("line 1: ModuleNotFoundError: No module named",)),
+        ("def get_config(:", ("line 1: invalid syntax",)),
+        ("x = 1", ("--config has no function get_config()",)),
+    ],
+)
+def test_a_config_file_that_fails_is_named_with_its_line(
+    monkeypatch, capsys, tmp_path, text, words
+):
+    file = tmp_path / "mine.py"
+    file.write_text(text)
+    line = refusal(monkeypatch, capsys, f"--config={file}", "--workdir=never")
+    for word in words if "get_config" in words[0] else (str(file), *words):
+        assert word in line
 
 
 def test_a_rate_can_be_given_for_an_architecture_that_the_config_does_not_name(monkeypatch):
     argv = ["diet_jax", f"--config={cli.ROOT}/configs/default.py", "--workdir=never"]
     argv += ["--config.inner.lr.FM=0.04", "--config.eval.l2.memory.DCNv2=1", "--config.seed=3"]
     monkeypatch.setattr(sys, "argv", argv)
-    assert main.parse(argv) == ["diet_jax"]
-    config = command.CONFIG.value
+    with flagsaver.flagsaver():
+        assert main.parse(argv) == ["diet_jax"]
+        config = command.CONFIG.value
     assert (config.inner.lr.FM, config.eval.l2.memory.DCNv2, config.seed) == (0.04, 1.0, 3)
     assert "FM" not in config.eval.lr.memory and config.is_locked and config.inner.lr.is_locked
 
