@@ -57,10 +57,13 @@ def choose_rows(
     rng = np.random.default_rng(np.asarray(jax.random.key_data(key)))
     if not memory.valid.any():
         return np.sort(rng.choice(n, k, replace=False)), np.zeros(len(memory.valid))
-    taken = np.isin(fresh.source, memory.source[memory.valid])
+    held = memory.source[memory.valid]
     pool = np.sort(rng.choice(n, min(plan.pool, n), replace=False))
-    if (~taken[pool]).sum() < k:  # of a short stage nearly all rows may be taken
-        pool = np.sort(rng.permutation(np.flatnonzero(~taken))[: plan.pool])
+    taken = np.isin(fresh.source[pool], held)
+    if (~taken).sum() < k:  # of a short stage nearly all rows may be taken
+        free = np.flatnonzero(~np.isin(fresh.source, held))
+        pool = np.sort(rng.permutation(free)[: plan.pool])
+        taken = np.zeros(len(pool), bool)
     padded = np.resize(pool, plan.pool)
     candidates = Examples(
         fresh.rows.ids[padded],
@@ -70,7 +73,7 @@ def choose_rows(
     )
     of_slots, of_rows = influences(engine, memory, scene, candidates, key)
     of_rows = of_rows[: len(pool)]
-    of_rows[taken[pool]] = -np.inf
+    of_rows[taken] = -np.inf
     alone = np.arange(len(pool))  # every row a group of its own: no cap
     group = fresh.rows.ids[pool, plan.spread_field] if plan.spread_field >= 0 else alone
     return pool[mem.pick(of_rows, k, group, plan.spread_cap)], of_slots
@@ -150,7 +153,9 @@ def make_room(
     """
     memory, plan = at.memory, engine.plan
     chosen, of_slots = choose_rows(engine, memory, fresh, scene, k, key)
-    of_slots = of_all_slots(engine, memory, scene, of_slots, key)
+    chosen_by_it = 0 < plan.write_share < 1 and plan.address_by != "random"
+    if n_evict or chosen_by_it or plan.threshold:
+        of_slots = of_all_slots(engine, memory, scene, of_slots, key)
     # To leave a slot out raises the loss by its weight times its influence.
     memory = mem.evict(memory, np.exp(memory.log_weight) * of_slots, n_evict)
     rng = np.random.default_rng((number, *np.asarray(jax.random.key_data(key))))

@@ -19,7 +19,6 @@ none of which the page shows.
 
 import itertools
 import json
-import os
 import zlib
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
@@ -31,13 +30,13 @@ from absl import app, flags
 from ml_collections import ConfigDict, config_flags
 
 from diet_jax import checkpoint, command, console, sharding
-from diet_jax.files import replace_text
 from diet_jax.job import Job, State, prepare
 from diet_jax.models import make_model
 from diet_jax.record import (
-    _PLACE,
+    alone,
+    append_records,
+    asked,
     evaluated_stages,
-    flatten,
     is_finished,
     read_records,
     software_versions,
@@ -89,27 +88,16 @@ def compare() -> Path:
     out.mkdir(parents=True, exist_ok=True)
     if not jax.config.values["jax_compilation_cache_dir"]:
         jax.config.update("jax_compilation_cache_dir", str(out / "compiled"))
-    records = read_records(file)
-    replace_text(file, "".join(map(line, records)))  # without half a last line
-    for found in measure(memories, zoo, chosen, ours(records, memories, specs)):
-        with open(file, "a") as done:
-            done.write("".join(map(line, found)))
-            done.flush()
-            os.fsync(done.fileno())
-        records += found
-        first = found[0]
-        print(f"{first['run']}: {first['variant']}, {first['method']}", flush=True)
-    shown = {
-        (method, name): chosen.get((method, name)) or usual(memories[0], method, spec.arch)
-        for method in zoo.methods
-        for name, spec in zoo.variants.items()
-    }
-    env = software_versions() | {"device": ", ".join(sorted(set(sharding.device_kinds())))}
-    return report.write(out, ours(records, memories, specs), specs, shown, env)
-
-
-def line(record: dict) -> str:
-    return json.dumps(record) + "\n"
+    chosen = with_usual(chosen, memories[0], zoo)
+    with alone(out):
+        records = read_records(file)
+        done = ours(records, memories, specs)
+        for found in measure(memories, zoo, chosen, done):
+            records += append_records(file, found)
+            first = found[0]
+            print(f"{first['run']}: {first['variant']}, {first['method']}", flush=True)
+        env = software_versions() | {"device": ", ".join(sorted(set(sharding.device_kinds())))}
+        return report.write(out, ours(records, memories, specs), specs, chosen, env)
 
 
 def known_file(folder: str) -> Path:
@@ -134,21 +122,20 @@ def open_run(folder: Path) -> Memory:
     return Memory(folder, job, state, stage)
 
 
+def config_of(memory: Memory, **change: Any) -> str:
+    """What its run was asked for, as text."""
+    return json.dumps(asked(memory.job.config.to_dict()) | change)
+
+
 def others_than_seed(memory: Memory) -> str:
     """All that runs have to share to be compared, as text."""
-    return said(memory, seed=0, stage=memory.stage)
+    return config_of(memory, seed=0, stage=memory.stage)
 
 
 def run_of(memory: Memory) -> dict[str, Any]:
     """What a record says of its run; config: 32 bits that tell apart others, but not all."""
-    mark = zlib.crc32(said(memory).encode())
+    mark = zlib.crc32(config_of(memory).encode())
     return {"run": memory.folder.name, "config": mark, "stage": memory.stage}
-
-
-def said(memory: Memory, **change: Any) -> str:
-    """The run's config as text, but for where the run took place."""
-    flat = flatten(memory.job.config.to_dict()) | change
-    return json.dumps({k: v for k, v in sorted(flat.items()) if not k.startswith(_PLACE)})
 
 
 def spec_of(spec: Config) -> dict[str, Any]:
@@ -171,27 +158,47 @@ def ours(records: list[dict], memories: list[Memory], specs: dict[str, dict]) ->
     return latest(found)
 
 
-def usual(memory: Memory, method: str, arch: str) -> Choice:
-    """That of the run's recipe."""
-    return Choice(*memory.job.evaluation.rates(method, arch))
-
-
 def best(records: Iterable[dict], specs: dict[str, dict]) -> Choices:
-    """By method and variant, those of the highest mean AUC, of equals the first."""
+    """By method and variant, those of the highest mean AUC, of equals the first.
+
+    Raises InputError where a variant was compared with another spec alone.
+    """
     found = defaultdict(lambda: defaultdict(list))
+    others = set()
     for r in records:
+        pair = r["method"], r["variant"]
         if r["spec"] == specs.get(r["variant"]):
-            found[r["method"], r["variant"]][at(r)].append(r["auc"])
+            found[pair][at(r)].append(r["auc"])
+        elif r["variant"] in specs:
+            others.add(pair)
+    for method, name in sorted(others - found.keys()):
+        raise InputError(
+            f"--rates has rates of {name} on {method} for another spec than {specs[name]}; "
+            "give the zoo that they were found with, or name the variant otherwise"
+        )
     return {
         key: max(grid, key=lambda choice: sum(grid[choice]) / len(grid[choice]))
         for key, grid in found.items()
     }
 
 
+def with_usual(chosen: Choices, memory: Memory, zoo: Config) -> Choices:
+    """By every method and variant of the zoo, what was chosen, or the rates of the run's recipe."""
+    usual = memory.job.evaluation.rates
+    return {
+        (method, name): chosen.get((method, name)) or Choice(*usual(method, spec.arch))
+        for method in zoo.methods
+        for name, spec in zoo.variants.items()
+    }
+
+
 def measure(
     memories: list[Memory], zoo: Config, chosen: Choices, done: list[dict]
 ) -> Iterator[list[dict]]:
-    """The records of every training that is not done yet, all seeds of one at a time."""
+    """The records of every training that is not done yet, all seeds of one at a time.
+
+    chosen: of each method and variant, what is trained besides the zoo's grid.
+    """
     have = defaultdict(set)
     for r in done:
         have[key(r)].add(r["seed"])
@@ -200,9 +207,9 @@ def measure(
         for memory, method in ((memory, method) for memory in memories for method in zoo.methods):
             if method == "full" and memory is not memories[0]:
                 continue  # all rows are the same for all
-            default = usual(memory, method, spec.arch)
-            tried = itertools.product(zoo.lrs, zoo.l2s or [default.l2], zoo.get("settings") or [""])
-            grid = [chosen.get((method, name), default), *map(Choice._make, tried)]
+            l2s = zoo.l2s or [memory.job.evaluation.rates(method, spec.arch)[1]]
+            tried = itertools.product(zoo.lrs, l2s, zoo.get("settings") or [""])
+            grid = [chosen[method, name], *map(Choice._make, tried)]
             for choice in dict.fromkeys(grid):
                 about = {
                     **run_of(memory),
@@ -253,15 +260,11 @@ def main(argv: list[str]) -> None:
 
 
 def parse(argv: list[str]) -> list[str]:
-    rest = command.parse(argv)
+    rest = command.parse(argv, ZOO)
     if command.CONFIG.value is not None:
         command.fail("--config has no part in this: runs have theirs, and the models are in --zoo")
     if not MEMORY.value or ZOO.value is None:
         command.fail("give both --memory=FOLDER of a finished run and --zoo=configs/zoo.py")
-    try:
-        ZOO.value.lock()  # a file that could not be loaded says so at its first use
-    except OSError as error:
-        command.fail(f"--zoo cannot be read: {str(error).splitlines()[-1]}")
     return rest
 
 

@@ -17,44 +17,62 @@ from pathlib import Path
 from typing import Any
 
 from diet_jax.files import replace_text
-from diet_jax.types import InputError
+from diet_jax.types import Busy, InputError
 
 Record = dict[str, Any]
 
 _TAIL_BYTES = 1 << 16
-# Of the config: where a run takes place and how often it is saved, so that it may resume elsewhere.
 _PLACE = ("mesh.", "checkpoint.")
 _METRICS = ("auc", "gauc", "logloss")
 
 
-def open_workdir(workdir: str | Path, config: Any, env: dict, enabled: bool = True) -> "Recorder":
-    """Makes the folder of a run, or takes up an earlier run of the same config in it.
+@contextmanager
+def open_workdir(workdir: str | Path, config: Any, env: dict) -> Iterator["Recorder"]:
+    """Makes the folder of a run, or takes up an earlier run of the same config in it; for the time
+    of the context no other process may.
 
     Args:
         workdir: folder, created when missing.
         config: an ml_collections.ConfigDict (anything with `to_json`).
         env: versions and devices, JSON values; kept from the last session that computed something.
-        enabled: False on every process but the first: it checks the config and writes nothing.
 
     Raises:
-        InputError: the folder holds a run of another config, or cannot be written.
+        InputError: as `look_into`, and Busy: as `alone`.
     """
     workdir = Path(workdir)
-    text = config.to_json(indent=2, sort_keys=True)
-    try:
-        # Known before the log is read, which may take hours; the folder is only made after that.
+    with _in_one_line(workdir):
+        workdir.mkdir(parents=True, exist_ok=True)
+    with alone(workdir), Recorder(workdir) as recorder:
+        records = look_into(workdir, config)
+        with _in_one_line(workdir):
+            if not (workdir / "config.json").exists():
+                text = config.to_json(indent=2, sort_keys=True)
+                replace_text(workdir / "config.json", text + "\n")
+            if not is_finished(records):
+                replace_text(workdir / "env.json", json.dumps(env, indent=2, sort_keys=True) + "\n")
+        yield recorder
+
+
+def look_into(workdir: str | Path, config: Any) -> list[Record]:
+    """The records of a run of this config in the folder; nothing is written.
+
+    Raises InputError if the folder holds a run of another config, or cannot be written: so that it
+    is known before the log is read, which may take hours.
+    """
+    workdir = Path(workdir)
+    with _in_one_line(workdir):
         there = next(path for path in (workdir, *workdir.absolute().parents) if path.exists())
         if not os.access(there, os.W_OK):
             raise PermissionError
-        if enabled:
-            workdir.mkdir(parents=True, exist_ok=True)
-        _check_config(workdir / "config.json", json.loads(text))
-        recorder = Recorder(workdir, enabled)
-        if enabled:
-            if not (workdir / "config.json").exists():
-                replace_text(workdir / "config.json", text + "\n")
-            if not is_finished(recorder.records()):
-                replace_text(workdir / "env.json", json.dumps(env, indent=2, sort_keys=True) + "\n")
+        _check_config(workdir / "config.json", json.loads(config.to_json()))
+        return read_records(workdir / "metrics.jsonl")
+
+
+@contextmanager
+def _in_one_line(workdir: Path) -> Iterator[None]:
+    """Errors of the file system as InputError."""
+    try:
+        yield
     except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
         raise InputError(
             f"workdir {workdir}: {error.filename or workdir} is in the way; "
@@ -65,21 +83,25 @@ def open_workdir(workdir: str | Path, config: Any, env: dict, enabled: bool = Tr
             f"workdir {workdir} cannot be written ({error.strerror or 'permission denied'}); "
             "give a --workdir that you may write to"
         ) from None
-    return recorder
 
 
 @contextmanager
-def alone(workdir: Path) -> Iterator[None]:
-    """Holds the folder while a run writes there: two at once would both write every record.
+def alone(folder: Path) -> Iterator[None]:
+    """Holds the folder while a process writes there: two at once would both write every record.
 
-    Raises InputError if another process does. Where files cannot be locked nobody is kept out.
+    Raises Busy if another process does. Where files cannot be locked nobody is kept out.
     """
-    with open(workdir / ".lock", "w") as file:
+    lock = folder / ".lock"
+    with _in_one_line(folder):
+        file = open(lock, "w")
+    with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise InputError(
-                f"another process runs in workdir {workdir}; wait for it, or give another --workdir"
+            # A server of files may keep the lock of a machine that is gone.
+            raise Busy(
+                f"another process writes to {folder}; wait for it, give another folder, "
+                f"or remove {lock} if that process died with its machine"
             ) from None
         except OSError:
             pass
@@ -109,19 +131,10 @@ class Recorder:
         return read_records(self.path)
 
     def append(self, records: list[Record]) -> None:
-        """Adds records in one write, on disk when it returns: a crash breaks the last line at most.
-
-        NumPy scalars and arrays are welcome; a number that is not finite is written as null.
-        """
+        """Adds records, see `append_records`."""
         if not self.enabled or not records:
             return
-        records = [_plain(record) for record in records]
-        lines = "".join(json.dumps(record, allow_nan=False) + "\n" for record in records)
-        with self.path.open("ab+") as file:
-            file.truncate(_sound_size(file))
-            file.write(lines.encode())
-            file.flush()
-            os.fsync(file.fileno())
+        records = append_records(self.path, records)
         if self._events is None:
             self._rebuild_events()
         else:
@@ -188,6 +201,22 @@ def read_records(path: str | Path) -> list[Record]:
     return records
 
 
+def append_records(path: Path, records: list[Record]) -> list[Record]:
+    """Adds records in one write, on disk when it returns: a crash breaks the last line at most, and
+    what it left of one is cut off by the next call. Returns them as they are read back.
+
+    NumPy scalars and arrays are welcome; a number that is not finite is written as null.
+    """
+    records = [_plain(record) for record in records]
+    lines = "".join(json.dumps(record, allow_nan=False) + "\n" for record in records)
+    with path.open("ab+") as file:
+        file.truncate(_sound_size(file))
+        file.write(lines.encode())
+        file.flush()
+        os.fsync(file.fileno())
+    return records
+
+
 def is_finished(records: list[Record]) -> bool:
     """Whether the run has done its last stage."""
     return any(record["kind"] == "run" for record in records)
@@ -220,7 +249,7 @@ def _check_config(path: Path, config: dict) -> None:
     if not path.exists():
         return
     try:
-        old, new = flatten(json.loads(path.read_text())), flatten(config)
+        old, new = asked(json.loads(path.read_text())), asked(config)
     except ValueError:
         raise InputError(f"{path} is not JSON; remove it or give another --workdir") from None
 
@@ -228,7 +257,6 @@ def _check_config(path: Path, config: dict) -> None:
         return json.dumps(flat[key]) if key in flat else "absent"
 
     keys = [key for key in sorted(old | new) if shown(old, key) != shown(new, key)]
-    keys = [key for key in keys if not key.startswith(_PLACE)]
     if keys:
         found = [f"{key} was {shown(old, key)}, is now {shown(new, key)}" for key in keys[:3]]
         more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
@@ -236,6 +264,13 @@ def _check_config(path: Path, config: dict) -> None:
             f"workdir {path.parent} holds a run of another config ({'; '.join(found)}{more}); "
             "give another --workdir, or the old values to resume it"
         )
+
+
+def asked(config: dict) -> dict[str, Any]:
+    """What a config asks for, by dotted key, sorted: all but where a run takes place and how often
+    it is saved, so that it may resume elsewhere."""
+    flat = sorted(flatten(config).items())
+    return {key: value for key, value in flat if not key.startswith(_PLACE)}
 
 
 def flatten(config: dict, prefix: str = "") -> dict[str, Any]:

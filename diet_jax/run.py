@@ -31,7 +31,7 @@ from diet_jax.distill import (
 from diet_jax.export import export_memory
 from diet_jax.job import Job, State, prepare, rows_per_slot, slots_after, slots_of_stage
 from diet_jax.preemption import Preempted
-from diet_jax.record import Recorder, alone, evaluated_stages, is_finished, open_workdir
+from diet_jax.record import Recorder, evaluated_stages, is_finished, look_into, open_workdir
 from diet_jax.report import build_report
 from diet_jax.select import SELECTORS, Look
 from diet_jax.train import key_for
@@ -252,10 +252,7 @@ def run(
     """
     folder, first = Path(workdir), sharding.is_first()
 
-    def finished() -> bool:
-        return is_finished(open_workdir(folder, config, env, enabled=False).records())
-
-    if sharding.told_by_first(finished):
+    if sharding.told_by_first(lambda: is_finished(look_into(folder, config))):
         if first:
             print(f"{folder} holds a finished run of this config; only its report is made anew.")
     else:
@@ -264,17 +261,17 @@ def run(
         if first and job.stream.rejected:
             print(*console.said_of(job.stream.rejected), sep="\n")
         sharding.same_everywhere("config and log", digest(job), "start all with the same ones")
+        recorder = Recorder(folder, enabled=False)
         with ExitStack() as stack:
 
             def take() -> bool:
-                stack.enter_context(open_workdir(folder, config, env))
-                stack.enter_context(alone(folder))
+                nonlocal recorder
+                recorder = stack.enter_context(open_workdir(folder, config, env))
                 return True
 
             sharding.told_by_first(take)
             if sharding.any_process(not (folder / "config.json").exists()):
                 raise InputError(f"not all hosts see {folder}; give a --workdir that they share")
-            recorder = stack.enter_context(Recorder(folder, enabled=first))
             stream_through(job, folder, recorder, watch())
     path = folder / "report.html"
     if first:
@@ -299,14 +296,13 @@ def stream_through(
     records of a stage that was cut off are dropped, but for trials that a memory which is saved has
     been through.
 
-    Raises InputError if the checkpoint to go on from is gone.
+    Raises InputError if the checkpoint to go on from is gone, or one before
+    a later one.
     """
     start, last = time.perf_counter(), len(job.steps)
     saved = checkpoint.stages(folder)
     done = sharding.told_by_first(lambda: evaluated_stages(recorder.records()))
     first = next(number for number in range(1, last + 2) if number not in done)
-    n_seeds = len(job.evaluation.seeds) if first in saved else 0
-    known = sharding.told_by_first(lambda: recorder.drop_from(first, n_seeds))
     state = job.first
     if first > 1 and first not in saved:
         if first - 1 not in saved:
@@ -315,6 +311,18 @@ def stream_through(
                 f"{first - 1}, which is gone; put it back, or give another --workdir"
             )
         state, _ = checkpoint.load(folder, first - 1, job.first)
+    gone = [number for number in range(first, max(saved, default=0)) if number not in saved]
+    if gone:
+        raise InputError(
+            f"{folder / checkpoint.FOLDER}: the checkpoint of stage {gone[0]} is gone, and there is"
+            " one of a later stage; put it back, or give another --workdir"
+        )
+    n_seeds = len(job.evaluation.seeds) if first in saved else 0
+    known = sharding.told_by_first(lambda: recorder.drop_from(first, n_seeds))
+    trials_before = [r for r in recorder.records() if known and r.get("stage") == first]
+    seconds_before = sum(
+        r["seconds"] + r["seconds_compile"] / n_seeds for r in trials_before if r["kind"] == "eval"
+    )
 
     def between() -> None:
         if stop():
@@ -326,7 +334,7 @@ def stream_through(
         else:
             state, facts = go_on(job, folder, state, number, stop)
             checkpoint.save(folder, number, state, facts)
-            checkpoint.clear(folder)
+        checkpoint.clear(folder)  # where the stage was paused
         began = time.perf_counter()
         outer = [
             {"kind": "outer", "stage": number, "step": k, "loss": loss}
@@ -336,9 +344,9 @@ def stream_through(
             recorder.append(outer)
         for trials_of_one in judging(job, state, number, (), between, {*map(tuple, known)}):
             recorder.append(trials_of_one)
-        known = []
         parts = ("teacher", "influence", "outer")
         seconds = time.perf_counter() - began + sum(facts[f"seconds_{p}"] for p in parts)
+        seconds, seconds_before, known = seconds + seconds_before, 0.0, []
         recorder.append([{"kind": "stage", **facts, "seconds": seconds}])
         if recorder.enabled:
             console.print_stage(recorder.records(), number)

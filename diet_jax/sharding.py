@@ -18,7 +18,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from diet_jax.types import InputError
+from diet_jax.types import Busy, InputError
 
 AXES = ("trajectory", "data", "table")
 # How many processes a launcher says it started; JAX reads the rest from it by itself.
@@ -289,13 +289,13 @@ def told_by_first(make: Callable[[], Any]) -> Any:
         try:
             said = {"value": make()}
         except InputError as error:
-            said, failed = {"error": str(error)}, error
+            said, failed = {"error": str(error), "busy": isinstance(error, Busy)}, error
     text = np.frombuffer(json.dumps(said).encode(), np.uint8)
     size = int(multihost_utils.broadcast_one_to_all(np.int32(len(text))))
     text = text if is_first() else np.zeros(size, np.uint8)
     said = json.loads(bytes(np.asarray(multihost_utils.broadcast_one_to_all(text))))
     if "error" in said:
-        raise failed or InputError(said["error"])
+        raise failed or (Busy if said["busy"] else InputError)(said["error"])
     return said["value"]
 
 

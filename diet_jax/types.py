@@ -28,6 +28,10 @@ class InputError(ValueError):
     """Bad input: the message is one line that names what, where, and the cure."""
 
 
+class Busy(InputError):
+    """What is asked for is in another process's hands: the same may succeed later."""
+
+
 class Rows(NamedTuple):
     """Encoded log rows.
 

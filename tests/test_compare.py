@@ -20,11 +20,11 @@ from configs import zoo as published_zoo
 from diet_jax import checkpoint, evaluate
 from diet_jax.job import State, prepare
 from diet_jax.models import MODELS
-from diet_jax.record import read_records
+from diet_jax.record import alone, append_records, read_records
 from diet_jax.report import zoo as page
 from diet_jax.report.zoo import Choice
 from diet_jax.run import begin, extend, judge
-from diet_jax.types import InputError
+from diet_jax.types import Busy, InputError
 
 ENV = {"jax": "1", "device": "toy"}
 SUBSETS = ("memory", "random_soft")
@@ -53,8 +53,12 @@ def grid(lrs=(), settings=(), dim=2, methods=("full", "memory", "random_soft")) 
     return ConfigDict(found | {"variants": variants})
 
 
+def measured(runs, zoo, chosen, done):
+    return evaluate.measure(runs, zoo, evaluate.with_usual(chosen, runs[0], zoo), done)
+
+
 def test_every_variant_is_trained_once_and_full_data_with_twice_the_seeds(memory):
-    records = sum(evaluate.measure([memory], grid(), {}, []), [])
+    records = sum(measured([memory], grid(), {}, []), [])
     seeds = {"full": {0, 4, 5, 6}, "memory": {0, 4}, "random_soft": {0, 4}}
     assert len(records) == 2 * (4 + 2 + 2)
     for method, wanted in seeds.items():
@@ -64,10 +68,8 @@ def test_every_variant_is_trained_once_and_full_data_with_twice_the_seeds(memory
             assert {(r["lr"], r["l2"]) for r in mine} == {memory.job.evaluation.rates(method, name)}
     own = [r["auc"] for r in judge(memory.job, memory.state, 1, ("memory",))]
     assert [r["auc"] for r in records if place(r) == ("memory", "LR")] == pytest.approx(own)
-    assert not [*evaluate.measure([memory], grid(), {}, records)]
-    more = sum(
-        evaluate.measure([memory], grid(lrs=(0.5,)), {("full", "FM"): Choice(0.3, 0)}, records), []
-    )
+    assert not [*measured([memory], grid(), {}, records)]
+    more = sum(measured([memory], grid(lrs=(0.5,)), {("full", "FM"): Choice(0.3, 0)}, records), [])
     assert {r["lr"] for r in more if place(r) == ("full", "FM")} == {0.3, 0.5}
     assert {r["lr"] for r in more if place(r) != ("full", "FM")} == {0.5}
 
@@ -82,7 +84,7 @@ def specs(zoo):
 
 def test_all_rows_are_trained_on_once_for_all_runs(memory):
     runs, zoo = [memory, memory._replace(folder=Path("other"))], grid(methods=("full", "memory"))
-    records = sum(evaluate.measure(runs, zoo, {}, []), [])
+    records = sum(measured(runs, zoo, {}, []), [])
     for run, wanted in (("run", (8, 4)), ("other", (0, 4))):
         methods = [r["method"] for r in records if r["run"] == run]
         assert (methods.count("full"), methods.count("memory")) == wanted
@@ -93,7 +95,7 @@ def test_all_rows_are_trained_on_once_for_all_runs(memory):
 
 def test_records_of_other_runs_stages_configs_and_specs_are_told_apart(memory):
     zoo = grid(methods=("memory",))
-    records = sum(evaluate.measure([memory], zoo, {}, []), [])
+    records = sum(measured([memory], zoo, {}, []), [])
     others = [
         {"run": "other"},
         {"stage": 2},
@@ -125,12 +127,12 @@ def test_the_config_tells_runs_apart_but_not_where_they_took_place(memory):
 
 def test_settings_are_tried_at_every_rate_and_obeyed_when_chosen(memory):
     zoo = grid(lrs=(0.5,), settings=("", "init_scale=3.0"))
-    records = sum(evaluate.measure([memory], zoo, {}, []), [])
+    records = sum(measured([memory], zoo, {}, []), [])
     mine = [r for r in records if place(r) == ("memory", "FM") and r["lr"] == 0.5]
     small, large = ({r["auc"] for r in mine if r["setting"] == s} for s in zoo.settings)
     assert len(small) == len(large) == 2 and not small & large
     best = {("memory", "FM"): Choice(0.5, 0.0, "init_scale=3.0")}
-    again = sum(evaluate.measure([memory], grid(), best, []), [])
+    again = sum(measured([memory], grid(), best, []), [])
     assert {r["auc"] for r in again if place(r) == ("memory", "FM")} == large
 
 
@@ -201,13 +203,22 @@ def test_the_rates_of_earlier_comparisons_are_used(compare, tmp_path):
     for folder, lr, auc in (("tuned", 0.3, 0.9), ("more", 0.2, 0.8)):
         (tmp_path / folder).mkdir()
         found = [r | {"lr": lr, "auc": auc} for r in usual]
-        (tmp_path / folder / "trials.jsonl").write_text("".join(map(evaluate.line, found)))
+        append_records(tmp_path / folder / "trials.jsonl", found)
     others = [r | {"spec": {}, "lr": 7.0, "auc": 1.0} for r in usual]
-    with (tmp_path / "more" / "trials.jsonl").open("a") as file:
-        file.writelines(map(evaluate.line, others))
+    append_records(tmp_path / "more" / "trials.jsonl", others)
     records = compare(zoo, "chosen", ("more", "tuned"))[1]
     assert [r["lr"] for r in records] == [0.3] * 4
     assert not {r["auc"] for r in records} & {r["auc"] for r in usual}  # and trained with
+    with pytest.raises(InputError, match="rates of FM on memory for another spec than .*'dim': 3"):
+        compare(grid(dim=3, methods=("memory",)), "chosen", ("more", "tuned"))
+
+
+def test_two_comparisons_do_not_write_one_folder(compare, tmp_path):
+    zoo = grid(methods=("memory",))
+    shown, records = compare(zoo)
+    with alone(tmp_path / "out"), pytest.raises(Busy, match="another process writes to .*out"):
+        compare(zoo)
+    assert compare(zoo) == (shown, records)
 
 
 def test_the_published_zoo_has_two_dozen_variants_of_known_architectures():
@@ -246,7 +257,9 @@ def test_a_run_is_opened_on_the_devices_at_hand(memory, tmp_path):
         evaluate.open_run(tmp_path)
     checkpoint.save(tmp_path, 1, memory.state, {})
     found = evaluate.open_run(tmp_path)
-    assert found.job.config.mesh == default.get_config().mesh and found.stage == 1
+    assert (
+        found.job.config.mesh.to_dict() == default.get_config().mesh.to_dict() and found.stage == 1
+    )
     jax.tree.map(np.testing.assert_array_equal, found.state, memory.state)
     assert evaluate.others_than_seed(found) == evaluate.others_than_seed(memory)
 
@@ -256,7 +269,7 @@ def test_a_run_is_opened_on_the_devices_at_hand(memory, tmp_path):
     [
         ((), "holds no finished run"),
         (("--rates=nowhere",), "nowhere/trials.jsonl does not exist"),
-        (("--zoo=nope.py",), "--zoo cannot be read: .*nope.py"),
+        (("--zoo=nope.py",), "the file of --zoo cannot be read: .*nope.py"),
         (("--zoo=configs/zoo.py:tunee",), "no 'tunee'"),
         (("--zoo.methodss=full",), "methodss"),
         (("--zoo.methods=memry",), "zoo.methods has 'memry'; choose from full, memory"),

@@ -13,8 +13,8 @@ from tensorboardX.proto import event_pb2
 from tensorboardX.record_writer import masked_crc32c
 
 from diet_jax import record
-from diet_jax.record import Recorder, open_workdir, read_records
-from diet_jax.types import InputError
+from diet_jax.record import Recorder, look_into, open_workdir, read_records
+from diet_jax.types import Busy, InputError
 
 ENV = {"python": "3.11", "devices": ["cpu"]}
 
@@ -30,6 +30,11 @@ def config(**changes):
     values.data.fields = ("user", "item")
     values.update(changes)
     return values
+
+
+def open_once(*args):
+    with open_workdir(*args):
+        pass
 
 
 def scalars(workdir):
@@ -49,27 +54,27 @@ def scalars(workdir):
 def test_a_new_workdir_holds_config_and_env(tmp_path):
     with open_workdir(tmp_path / "a" / "b", config(), ENV) as recorder:
         assert recorder.records() == []
-    files = {p.name: json.loads(p.read_text()) for p in (tmp_path / "a" / "b").iterdir()}
+    files = {p.name: json.loads(p.read_text()) for p in (tmp_path / "a" / "b").glob("*.json")}
     assert files == {"config.json": json.loads(config().to_json()), "env.json": ENV}
 
 
 def test_a_run_may_be_taken_up_on_another_mesh(tmp_path):
-    open_workdir(tmp_path, config(mesh={"data": 8}), ENV)
-    open_workdir(tmp_path, config(mesh={"data": 1}, checkpoint={"every": 1.0}), ENV)
-    open_workdir(tmp_path, config(), ENV)
+    open_once(tmp_path, config(mesh={"data": 8}), ENV)
+    open_once(tmp_path, config(mesh={"data": 1}, checkpoint={"every": 1.0}), ENV)
+    open_once(tmp_path, config(), ENV)
     assert json.loads((tmp_path / "config.json").read_text())["mesh"] == {"data": 8}
 
 
 def test_the_same_config_is_taken_up_again_and_another_is_refused(tmp_path):
-    open_workdir(tmp_path, config(), ENV)
-    open_workdir(tmp_path, config(), ENV | {"python": "3.12"})
+    open_once(tmp_path, config(), ENV)
+    open_once(tmp_path, config(), ENV | {"python": "3.12"})
     assert json.loads((tmp_path / "env.json").read_text())["python"] == "3.12"
     before = (tmp_path / "config.json").read_bytes()
     other = config(seed=1, extra=True)
     other.memory.rate, other.data.name = 0.01, "1m"
-    for enabled in (True, False):
+    for look in (lambda: open_once(tmp_path, other, ENV), lambda: look_into(tmp_path, other)):
         with pytest.raises(InputError) as error:
-            open_workdir(tmp_path, other, ENV, enabled=enabled)
+            look()
         message = str(error.value)
         assert 'data.name was "latest-small", is now "1m"' in message
         assert "extra was absent, is now true" in message
@@ -82,7 +87,7 @@ def test_the_same_config_is_taken_up_again_and_another_is_refused(tmp_path):
 def test_the_environment_of_a_finished_run_is_kept(tmp_path):
     with open_workdir(tmp_path, config(), ENV) as recorder:
         recorder.append([{"kind": "run", "seconds": 1.0, "final_slots": 3}])
-    open_workdir(tmp_path, config(), {"python": "3.14"})
+    open_once(tmp_path, config(), {"python": "3.14"})
     assert json.loads((tmp_path / "env.json").read_text()) == ENV
 
 
@@ -90,16 +95,32 @@ def test_a_file_in_the_way_is_named(tmp_path):
     (tmp_path / "taken").write_text("x")
     for workdir in (tmp_path / "taken", tmp_path / "taken" / "deeper"):
         with pytest.raises(InputError, match="taken.*--workdir"):
-            open_workdir(workdir, config(), ENV)
+            open_once(workdir, config(), ENV)
 
 
-@pytest.mark.parametrize("enabled", [True, False])
-def test_a_folder_that_cannot_be_written_is_named(tmp_path, monkeypatch, enabled):
+def test_a_folder_that_cannot_be_written_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "access", lambda *_: False)
     for workdir in (tmp_path, tmp_path / "new"):
         with pytest.raises(InputError, match="cannot be written"):
-            open_workdir(workdir, config(), ENV, enabled)
+            look_into(workdir, config())
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_lock_of_somebody_else_is_named(tmp_path, monkeypatch):
+    def refuse(path, *args):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(record, "open", refuse, raising=False)
+    with pytest.raises(InputError, match="cannot be written .Permission denied"):
+        open_once(tmp_path, config(), ENV)
+
+
+def test_a_second_process_changes_nothing_and_may_come_back(tmp_path):
+    with open_workdir(tmp_path, config(), ENV):
+        with pytest.raises(Busy, match=r"remove .*\.lock if that process died"):
+            open_once(tmp_path, config(), ENV | {"python": "3.14"})
+    assert json.loads((tmp_path / "env.json").read_text()) == ENV
+    open_once(tmp_path, config(), ENV)
 
 
 def test_records_come_back_as_written(recorder):
@@ -203,7 +224,7 @@ def test_tensorboard_mirrors_the_records(tmp_path, capfd):
 
 
 def test_other_processes_write_nothing(tmp_path):
-    recorder = open_workdir(tmp_path / "none", config(), ENV, enabled=False)
+    recorder = Recorder(tmp_path / "none", enabled=False)
     recorder.append(fakes.run_records(stages=2))
     recorder.drop_from(1)
     recorder.close()

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from diet_jax.checkpoint import PAUSED, stages
+from diet_jax.command import BUSY
 from diet_jax.record import alone, read_records
 
 LOG_ROWS = 100_836
@@ -235,18 +236,20 @@ def test_what_is_gone_from_a_workdir_is_asked_for_or_made_anew(whole, command, t
 
     lines = log.read_text().splitlines(keepends=True)
     ends = [k for k, line in enumerate(lines, 1) if '"kind": "stage"' in line]
-    log.write_text("".join(lines[: ends[0]]))
-    shutil.rmtree(workdir / "checkpoints")
-    status, _, err = cli.run(*args, **env)
-    assert status == 2 and "checkpoint of stage 1" in err and str(workdir) in err
-    assert log.read_text() == "".join(lines[: ends[0]])
+    for gone, text in (("checkpoints/1", ""), ("checkpoints", "".join(lines[: ends[0]]))):
+        shutil.rmtree(workdir / gone)
+        log.write_text(text)
+        status, _, err = cli.run(*args, **env)
+        assert status == 2 and "the checkpoint of stage 1" in err and "is gone" in err
+        assert str(workdir) in err and log.read_text() == text
 
 
 def test_a_workdir_is_for_one_run_at_a_time(command, tmp_path):
     args, env = command(tmp_path)
     with alone(tmp_path):
         status, _, err = cli.run(*args, **env)
-    assert status == 2 and "another process" in err and not (tmp_path / "metrics.jsonl").exists()
+    assert status == BUSY and "another process" in err
+    assert [path.name for path in tmp_path.iterdir()] == [".lock"]
 
 
 def test_tensorflow_stays_out():
