@@ -40,7 +40,9 @@ def checked(change, roles=ROLES, **more):
         NOON.replace(tzinfo=dt.UTC),
         "2024-05-31 12:00:01",
         "2024-05-31T12:00:01Z",
+        "2024-05-31T12:00:01z",
         "2024-05-31T14:00:01+02:00",
+        "2024-05-31 07:00:01-05",
         " 2024-05-31 12:00:01.000",
         f" {SECONDS} ",
     ],
@@ -60,6 +62,9 @@ def test_dates_are_midnight_utc(day):
 def test_other_times():
     zoned = pl.Series([NOON] * 4, dtype=pl.Datetime("ns")).dt.replace_time_zone("Asia/Tokyo")
     assert set(checked({"time": zoned})[0].time) == {(SECONDS - 9 * 3600) * 1_000_000}
+    # Whichever comes first.
+    with_zone = ["2024-05-31 12:00:01+00", *["2024-05-31 12:00:01"] * 2, "2024-05-31 12:00:01z"]
+    assert checked({"time": with_zone})[0].time.tolist() == [SECONDS * 1_000_000] * 4
     mixed = ["2024-05-31", "2024-05-31 12:00:01", "2024-05-31T12:00:01.5Z", "2024-05-31T12:00"]
     assert checked({"time": mixed})[0].time.tolist() == [
         (SECONDS - 12 * 3600 - 1) * 1_000_000,

@@ -9,7 +9,7 @@ MISSING = "<missing>"
 # Microseconds in a unit of time, and below which number it is read as that unit: in each, that
 # number is the year 5138 or earlier, and in the next it is March 1973, before any log of ours.
 UNITS = {"seconds": (1_000_000, 1e11), "milliseconds": (1_000, 1e14), "microseconds": (1, 9e15)}
-_ISO_DATE, _ZONE = r"^[+-]?\d{4,}-\d\d-\d\d", r":.*(Z|[+-]\d\d:?\d\d)$"
+_ISO_DATE, _ZONE = r"^[+-]?\d{4,}-\d\d-\d\d", r":.*(Z|[+-]\d\d(:?\d\d)?)$"
 # YYYYMMDD, and HH, HHMM or HHMMSS behind it
 _DIGITS = r"^(19|20)\d\d(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])(([01]\d|2[0-3])([0-5]\d){0,2})?$"
 # How many microseconds a unit is, or how many units a microsecond is.
@@ -146,7 +146,7 @@ def moment(raw: pl.Series, where: str, unit: str) -> tuple[pl.Series, pl.Series]
     if raw.dtype in (pl.Date, pl.Datetime):
         return raw.to_frame("").select(_micros(pl.first(), raw.dtype)).to_series(), never
     if not _looks_numeric(raw):
-        text = raw.str.strip_chars()
+        text = raw.str.strip_chars().str.replace("z$", "Z")
         is_date, has_zone = text.str.contains(_ISO_DATE), text.str.contains(_ZONE)
         # Polars wants all of a column with a zone, or none.
         known = [

@@ -28,7 +28,7 @@ from diet_jax.data.vocabulary import UNKNOWN, Vocabulary
 from diet_jax.files import replace_text
 from diet_jax.types import Rows, Schema, Stage, Stream
 
-FORMAT = 3  # of the files below; a store of another format is made anew
+FORMAT = 4  # of the files below and what is made of a log; a store of another one is made anew
 TYPES = {
     "ids": np.int32,
     "dense": np.float32,
