@@ -263,7 +263,13 @@ def test_a_key_that_some_rows_never_show_is_null_there(tmp_path, monkeypatch):
 def test_a_key_that_no_row_shows_is_no_column(tmp_path, monkeypatch, role):
     monkeypatch.setattr(text, "_CHUNK", 100)
     path = jsonl(tmp_path / "log.jsonl", ROWS)
-    refused(path, role, ("log.jsonl: no column 'coupon'; it has: user, item, price", "data.label"))
+    words = ("log.jsonl: no column 'coupon'; it has: user, item, price", "data.label")
+    refused(path, role, words)
+    good = path.read_text()
+    for bad in ("garbage\n", "{}\n", "[1]\n"):  # shows no key, and so not that one
+        for lines in (good + bad * 40, bad * 40 + good):
+            path.write_text(lines)
+            refused(path, role | {"max_rejected": 1.0}, words)
 
 
 def test_what_no_role_uses_may_be_anything(tmp_path):

@@ -62,7 +62,7 @@ class Piece(NamedTuple):
     rows: np.ndarray
     values: dict[str, pl.Series]
     rejects: list[Reject]
-    lacking: dict[str, str]
+    lacking: dict[str, str] | None
 
 
 class Words(NamedTuple):

@@ -57,7 +57,7 @@ class Clean(NamedTuple):
     dense: np.ndarray
     user: pl.Series
     fields: dict[str, pl.Series]
-    lacking: dict[str, str] = {}
+    lacking: dict[str, str] | None = {}
 
 
 def clean(

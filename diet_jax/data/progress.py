@@ -27,7 +27,8 @@ class Progress(NamedTuple):
     last: int = -1  # the latest time so far, microseconds
     ascending: bool = True  # no row came before an earlier one
     sizes: dict[str, int] = {}  # values by column
-    lacking: dict[str, str] = {}  # columns that no row had so far, and what to say if none does
+    # Columns that no row had so far, and what to say if none does; None before rows showed any.
+    lacking: dict[str, str] | None = None
 
     @property
     def seen(self) -> int:
@@ -84,15 +85,17 @@ def in_words(reject: Reject) -> str:
     return f"{where}: {what}; {CURES.get(reject.reason, OTHER_CURE)}"
 
 
-def still_lacking(done: Progress, lacking: dict[str, str]) -> dict[str, str]:
+def still_lacking(done: Progress, lacking: dict[str, str] | None) -> dict[str, str] | None:
     """`Progress.lacking` after a further block. lacking: its own."""
-    return {n: said for n, said in lacking.items() if not done.seen or n in done.lacking}
+    if lacking is None or done.lacking is None:
+        return done.lacking if lacking is None else lacking
+    return {name: said for name, said in lacking.items() if name in done.lacking}
 
 
 def check(done: Progress, limit: float) -> None:
     """At the end of the log: raises InputError for a column that no row had, too, which may be why
     rows are rejected."""
-    for message in done.lacking.values():
+    for message in (done.lacking or {}).values():
         raise InputError(message)
     check_rejected(done, limit)
 

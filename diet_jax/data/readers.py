@@ -98,7 +98,8 @@ def jsonl(
             if not columns:
                 names |= dict.fromkeys(have)
             frame = json_lines.filled(block.frame, names, len(block.rows))
-            yield block._replace(frame=frame, lacking=lacking(have, columns, where) if have else {})
+            lacks = lacking(have, columns, where) if have else None
+            yield block._replace(frame=frame, lacking=lacks)
 
     return _text_part(path, member, blocks)
 
