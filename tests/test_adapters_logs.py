@@ -85,7 +85,7 @@ NEWS = [
     ("N2", "news", "newsus", 'A 5" screen', "text", "https://b", '[{"Label": "x"}]', "[]"),
 ]
 TRAIN = [
-    ("1", "U7", "11/15/2019 9:55:12 AM", "N8 N9 " + " ".join(["N1"] * 9), "N1-0 N2-1 N99-0"),
+    ("1", "U7", "11/15/2019 9:55:12 AM", "N8 N9 " + " ".join(["N1"] * 9), "N1-0 N2-1 N-9-0"),
     ("2", "U8", "11/9/2019 12:05:58 AM", "", "N2-0 N1-1"),
 ]
 DEV = [("1", "U9", "11/15/2019 8:00:00 PM", "N1", "N2-1")]
@@ -102,7 +102,7 @@ def test_mind(tmp_path, blocks_of):
         (1, "U9", "N2", 1, "news", "newsus"),
         (1, "U7", "N1", 0, "sports", "soccer"),
         (1, "U7", "N2", 1, "news", "newsus"),
-        (1, "U7", "N99", 0, None, None),
+        (1, "U7", "N-9", 0, None, None),
         (2, "U8", "N2", 0, "news", "newsus"),
         (2, "U8", "N1", 1, "sports", "soccer"),
     ]
