@@ -1,6 +1,7 @@
 """Every spelling of time and value that we take, and each that we refuse, with its reason."""
 
 import datetime as dt
+from decimal import Decimal
 
 import numpy as np
 import polars as pl
@@ -227,6 +228,9 @@ def test_ratings_need_a_threshold():
         ([None] * 4, ["<missing>"] * 4),
         ([dt.date(2024, 5, 31)] * 4, ["2024-05-31"]),
         ([7.0, 7.5, None, 7.0], ["7", "7.5", "<missing>", "7"]),
+        ([1e17, 1e15, -0.0, 1e19], ["100000000000000000", "1000000000000000", "0", "1e+19"]),
+        ([Decimal("7.00"), None, Decimal("7.50"), Decimal("70")], ["7", "<missing>", "7.5", "70"]),
+        (pl.Series([70, 0, 1, 2], dtype=pl.Decimal(5, 0)), ["70", "0"]),
         (pl.Series([2**63, 0, 2**64, 1], dtype=pl.Int128), ["9223372036854775808", "0"]),
         (pl.Series([2**31 - 1, 0, 1, 2], dtype=pl.Int32).cast(pl.Date), ["2147483647"]),
     ],
@@ -241,6 +245,7 @@ def test_categories_are_their_text(tmp_path, item, known):
     [
         ([["a"], [], ["b", None, "c", "d", "e"], None], "|"),
         (["a", "", "b||c|d|e", None], "|"),
+        (["a ", " ", "b, ,c, d,e", None], ","),
         (pl.Series([["a", ""], [], ["b", "c", "d"], None]).cast(pl.List(pl.Categorical)), ""),
     ],
 )

@@ -184,11 +184,24 @@ def test_jsonl_rejects_lines(write):
         (["[1]", '["x"]'], [["1"], ["x"]]),
         (["9" * 30, "1"], [10**30 - 1, 1]),
         (["9" * 60, "1"], ["9" * 60, "1"]),
+        (["NaN", '"x"'], [None, "x"]),
+        (["NaN", "1"], [None, "1"]),
+        (['[NaN, "x"]', "null"], [[None, "x"], None]),
     ],
 )
 def test_jsonl_of_mixed_types_loses_no_value(write, values, expected):
     path = write("".join(f'{{"a":{value}}}\n' for value in values))
     assert [row[0] for row in rows(readers.jsonl(path))[0].values()] == expected
+
+
+@pytest.mark.parametrize(
+    "line", ['{"a":1,"b":2,"a":3}', '{"a":1e-7}', '{"a":1e300}', '{"a":-0.0}', '{"a":1e17}']
+)
+def test_a_line_of_jsonl_does_not_depend_on_the_others(write, line):
+    """A bad one among them, or one of text."""
+    lines = f'{line}\n{{"a":"x"}}\n'
+    whole, _ = rows(readers.jsonl(write(lines), ("a",)))
+    assert rows(readers.jsonl(write(lines + "[1]\n"), ("a",)))[0] == whole
 
 
 OBJECT, LIST = '{"id": 1}', '["x", "y"]'
@@ -211,7 +224,7 @@ def test_jsonl_rejects_what_is_nested_in_a_column(write, monkeypatch, other, chu
 
 def test_jsonl_puts_single_values_among_lists_into_lists(write):
     column, lists = ("a",), {"a": "|"}
-    path = write('{"a":["x","y"]}\n{"a":"z|x"}\n{"a":7}\n{"a":null}\n')
+    path = write('{"a":["x","y"]}\n{"a":"z| x"}\n{"a":7}\n{"a":null}\n')
     assert rows(readers.jsonl(path, column, lists))[0] == {
         1: (["x", "y"],),
         2: (["z", "x"],),

@@ -4,6 +4,7 @@ import io
 import json
 from collections.abc import Iterable
 from contextlib import suppress
+from decimal import Decimal
 from itertools import chain
 from typing import Any
 
@@ -100,12 +101,18 @@ def inner(kind: pl.DataType) -> Any:
 
 def _object(line: bytes) -> tuple[dict[str, Any], str]:
     try:
-        value = json.loads(line.decode())
+        value = json.loads(line.decode(), object_pairs_hook=_first_of_each)
     except UnicodeDecodeError:
         return {}, "not UTF-8"
     except (ValueError, RecursionError):
         return {}, "not JSON"
     return (value, "") if isinstance(value, dict) else ({}, "not an object")
+
+
+def _first_of_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Of a key that comes twice the first value, as Polars takes it."""
+    found = dict(pairs)
+    return found if len(found) == len(pairs) else dict(reversed(pairs))
 
 
 def _is_nested(value: Any, in_list: bool) -> bool:
@@ -117,7 +124,9 @@ def _in_list(value: Any, separator: str | None) -> Any:
     """A value of a column of lists as one; those that text holds if there is a separator."""
     if separator is None or value is None or isinstance(value, list):
         return value
-    return value.split(separator) if separator and isinstance(value, str) else [value]
+    if separator and isinstance(value, str):
+        return [one.strip(" ") for one in value.split(separator)]
+    return [value]
 
 
 def _series(name: str, values: list[Any]) -> pl.Series | None:
@@ -138,11 +147,11 @@ def _series(name: str, values: list[Any]) -> pl.Series | None:
 
 
 def _text(value: Any) -> str | None:
-    if value is None:
+    if value is None or value != value:
         return None
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)  # as Polars writes it
     text = value if isinstance(value, str) else json.dumps(value)
+    if isinstance(value, float):
+        text = f"{Decimal(text):f}".removesuffix(".0")  # as Polars writes it
     return text.encode("utf8", "replace").decode()
 
 
