@@ -357,7 +357,7 @@ def test_table_parts(tmp_path, write):
     write(gzip.compress(b"a,b\n1,2\n"), "a.csv.gz")
     write("hidden", ".d.csv")
     write(gzip.compress(b'{"a":1}\n'), "d.ndjson.gz")
-    for name in ("readme.txt", "LICENSE", "notes.md", "_SUCCESS"):
+    for name in ("readme.txt", "LICENSE", "notes.md", "_SUCCESS", "_committed_17"):
         write("words", name)
     parts = readers.table_parts(tmp_path)
     assert [os.path.basename(part.where) for part in parts] == [
@@ -376,7 +376,13 @@ def test_table_parts(tmp_path, write):
             readers.table_parts(path)
 
 
-@pytest.mark.parametrize("name", ["b.csv.zst", "b.txt", "part-0001", "day=2/b.csv"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("b.csv.zst", "b.txt", "part-0001", "day=2/b.csv", "_old/b.csv", "readme2/b.csv"),
+        *("_part2.csv.zst", "license_plates.csv.bz2", "README/b.csv"),
+    ],
+)
 def test_a_folder_leaves_nothing_out_in_silence(tmp_path, write, name):
     (tmp_path / name).parent.mkdir(exist_ok=True)
     write("a\n1\n", "a.csv")

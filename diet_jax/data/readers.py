@@ -175,7 +175,12 @@ _READERS: dict[str, Callable[..., Part]] = {
     **dict.fromkeys((".arrow", ".feather", ".ipc"), arrow),
     **dict.fromkeys((".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz"), jsonl),
 }
-_NO_LOG = re.compile(r"[._]|readme|licen[cs]e|.*\.md$", re.IGNORECASE)
+# The marks are those of Spark, Databricks and Parquet's writers.
+_NO_LOG = re.compile(
+    r"_SUCCESS|_(common_)?metadata|_(started|committed).*|.*\.md|"
+    r"(readme|licen[cs]e)(\.(txt|rst|html))?",
+    re.IGNORECASE,
+)
 
 
 def table_parts(
@@ -185,8 +190,8 @@ def table_parts(
 ) -> tuple[Part, ...]:
     """A file, or the files of a folder sorted by name, each read as the end of its name says.
 
-    columns, lists: see `jsonl`. Of a folder, hidden files are left out, and what is named as a
-    readme, a licence or a mark (_SUCCESS) is.
+    columns, lists: see `jsonl`. Of a folder, what is hidden is left out, and files that are named
+    as a readme, a licence, Markdown or a mark (_SUCCESS) are.
     Raises InputError if there is no such path, nothing at it with a known ending, or something else
     in the folder.
     """
@@ -201,7 +206,7 @@ def table_parts(
         if ending:
             more = {"lists": lists} if _READERS[ending] is jsonl else {}
             parts.append(_READERS[ending](file, columns=columns, **more))
-        elif inside and not _NO_LOG.match(file.name):
+        elif inside and not (file.is_file() and _NO_LOG.fullmatch(file.name)):
             raise InputError(
                 f"{file}: would be left out; move it away, or make it a file that ends in {known}"
             )
