@@ -384,3 +384,50 @@ def test_one_file_of_a_hash_is_known_by_its_state(tmp_path, monkeypatch):
     folder = make(one, tmp_path / "c")
     monkeypatch.setattr("hashlib.file_digest", small_logs.part)
     assert make(one, tmp_path / "c") == folder
+
+
+@pytest.mark.parametrize("damage", ["", "{", "[]", "{}", '{"state": 1}', "\0"])
+def test_a_damaged_note_of_a_file_is_made_anew(tmp_path, damage):
+    one = csv_source(tmp_path / "log", rich_log(20))
+    folder = make(one, tmp_path / "c")
+    notes = list((tmp_path / "c" / "digests").iterdir())
+    for note in notes:
+        note.write_text(damage)
+    assert make(one, tmp_path / "c", report=stopped_after(0, "read")) == folder
+    assert len(notes) == 3 and all("sha256" in json.loads(note.read_text()) for note in notes)
+
+
+def test_a_name_that_is_not_utf8(tmp_path):
+    csv_source(tmp_path / "log", rich_log(20))
+    (tmp_path / "log" / "1.csv").rename(tmp_path / "log" / "\udce9.csv")
+    one = Source("toy", readers.table_parts(tmp_path / "log"), RICH)
+    with pytest.raises(InputError, match=r"log/\\udce9.csv: its name is not UTF-8; rename it"):
+        make(one, tmp_path / "c")
+
+
+@pytest.mark.parametrize("damage", ["", "{", "[]", '{"rows": 10, "colour": "red"}'])
+def test_progress_that_cannot_be_read_is_made_again(tmp_path, monkeypatch, damage):
+    monkeypatch.setattr(spool, "SEGMENT", 10)
+    one = csv_source(tmp_path / "log", rich_log(40), n_parts=4)
+    expected = bytes_of(make(one, tmp_path / "whole"))
+    with pytest.raises(Stop):
+        make(one, tmp_path / "cut", report=stopped_after(2, "read"))
+    (progress,) = (tmp_path / "cut").glob("*.part/progress.json")
+    progress.write_text(damage)
+    assert bytes_of(make(one, tmp_path / "cut")) == expected
+
+
+@pytest.mark.parametrize("name", store.FILES)
+def test_a_prepared_log_of_which_a_file_is_damaged(tmp_path, name):
+    one = csv_source(tmp_path / "log", rich_log(20), roles=RICH._replace(weight="x"))
+    folder = make(one, tmp_path / "c", max_rejected=1.0)
+    content = (folder / name).read_bytes()
+    for damage in (content[:-4], content[:1], b"", None):
+        if damage is None:
+            (folder / name).unlink()
+        else:
+            (folder / name).write_bytes(damage)
+        with pytest.raises(InputError) as caught:
+            store.read(folder)
+        assert str(caught.value).startswith(f"{folder}: cannot be read") and "\n" not in str(caught)
+        assert "remove that folder, and the log is prepared anew" in str(caught.value)

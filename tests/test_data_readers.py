@@ -332,6 +332,14 @@ def test_columns_that_are_not_kept_do_not_matter(tmp_path, save, read):
     assert {"m", "z", "a", "coded"} <= set(block.frame.columns) and len(block.rows) == 0
 
 
+@pytest.mark.parametrize("kind", [pa.decimal256(50, 2), pa.list_(pa.decimal256(50, 2))])
+def test_numbers_that_are_too_wide_are_refused(tmp_path, capfd, kind):
+    pq.write_table(pa.table({"a": pa.nulls(3, kind), "b": [1, 2, 3]}), tmp_path / "x.parquet")
+    assert "column 'a': holds " in line(readers.parquet(tmp_path / "x.parquet"))
+    assert capfd.readouterr().err == ""
+    assert len(rows(readers.parquet(tmp_path / "x.parquet", ("b",)))[0]) == 3
+
+
 def test_blanks_around_cells_are_no_part_of_them(write):
     for content in (
         "a,b\n 0,x y\n0 , \n",

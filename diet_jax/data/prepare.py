@@ -87,14 +87,20 @@ def prepare(
 
 def digest(file: Path, cache: Path) -> str:
     """SHA-256 of a file's content, remembered in the cache by its path, size and time of change."""
-    known = cache / "digests" / hashlib.sha256(str(file.absolute()).encode()).hexdigest()[:24]
+    path = str(file.absolute())
+    try:
+        known = cache / "digests" / hashlib.sha256(path.encode()).hexdigest()[:24]
+    except UnicodeEncodeError as error:
+        shown = path.encode("utf8", "backslashreplace").decode()
+        raise InputError(f"{shown}: its name is not UTF-8; rename it") from error
     with readable_errors(file, "check the path, and that it can be read"):
         stat = file.stat()
         state = [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
         if known.exists():
-            remembered = json.loads(known.read_text())
-            if remembered["state"] == state:
-                return remembered["sha256"]
+            with suppress(ValueError, KeyError, TypeError):  # a note that is damaged is made anew
+                remembered = json.loads(known.read_text())
+                if remembered["state"] == state:
+                    return remembered["sha256"]
         with open(file, "rb") as content:
             found = hashlib.file_digest(content, "sha256").hexdigest()
     with suppress(OSError):  # a cache that can only be read will do if the log is in it

@@ -37,11 +37,19 @@ class Progress(NamedTuple):
 
 
 def resume(folder: Path, coders: dict[str, Codes]) -> Progress:
-    """What was read before; `coders` learn the values again, in their order."""
+    """What was read before; `coders` learn the values again, in their order.
+
+    If what is said of it is damaged, or is of another version, all of it goes.
+    """
     file = folder / "progress.json"
     if not file.exists():
         return Progress()
-    done = Progress(**json.loads(file.read_text()))
+    try:
+        done = Progress(**json.loads(file.read_text()))
+    except (ValueError, TypeError):
+        for old in folder.iterdir():
+            old.unlink()
+        return Progress()
     for k, (name, coder) in enumerate(coders.items()):
         for piece in sorted(folder.glob(f"values-{k}-*.parquet")):
             start, known = int(piece.stem.split("-")[-1]), len(coder)

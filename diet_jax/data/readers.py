@@ -245,11 +245,11 @@ def _table_part(where: str, tables: Callable[[bytes], Iterator[Any]]) -> Part:
             if not head:
                 raise InputError(f"{where}: is empty; give a file with at least one row")
             batches = tables(head)
-            empty = _plain(next(batches))
+            empty = _plain(next(batches), where)
             for batch in filter(len, batches):
                 # Polars trusts offsets and UTF-8: a damaged file would make it read anywhere.
                 batch.validate(full=True)
-                yield Block(_plain(batch), text.numbers(row, len(batch)))
+                yield Block(_plain(batch, where), text.numbers(row, len(batch)))
                 row += len(batch)
             if row == 1:
                 yield Block(empty, text.numbers(1, 0))
@@ -262,10 +262,13 @@ def _names(have: Iterable[str]) -> pa.Table:
     return pa.table({name: pa.nulls(0) for name in have})
 
 
-def _plain(table: Any) -> pl.DataFrame:
+def _plain(table: Any, where: str) -> pl.DataFrame:
     """Categories, also in lists, as String; without metadata, whose damage makes Polars panic."""
-    for kind in table.schema.types:
+    for name, kind in zip(table.schema.names, table.schema.types, strict=True):
         getattr(kind, "tz", None)  # raises if it is not UTF-8
+        if "decimal256" in str(kind):  # of which Polars panics
+            cure = "write it with 38 digits or less, or as text"
+            raise InputError(f"{where}, column {name!r}: holds {kind}; {cure}")
     frame = pl.DataFrame(pa.table(table.columns, names=table.schema.names))
     coded: dict[Any, Any] = {
         name: pl.List(pl.String) if isinstance(kind, pl.List) else pl.String

@@ -11,6 +11,7 @@ import numpy as np
 import polars as pl
 
 from diet_jax.data import features, frames
+from diet_jax.data.errors import told
 from diet_jax.data.records import append, one_ahead
 from diet_jax.data.source import Roles, Source
 from diet_jax.data.spool import (
@@ -37,6 +38,7 @@ TYPES = {
     "time": np.int64,
     "weight": np.float32,
 }
+_ANEW = "remove that folder, and the log is prepared anew"
 FILES = (*TYPES, "vocabulary.arrow", "manifest.json")
 
 
@@ -213,13 +215,23 @@ def write_vocabulary(path: Path, slots: np.ndarray, words: Vocabulary, spool: Sp
 
 
 def load_manifest(folder: Path) -> dict[str, Any]:
-    """What a prepared log says of itself."""
-    return json.loads((folder / "manifest.json").read_text())
+    """What a prepared log says of itself. Raises InputError if that cannot be read."""
+    with told(str(folder), _ANEW):
+        return json.loads((folder / "manifest.json").read_text())
 
 
 def read(folder: Path) -> Stream:
-    """The prepared log; its columns are memory-mapped, so that opening it costs nothing."""
+    """The prepared log; its columns are memory-mapped, so that opening it costs nothing.
+
+    Raises InputError if a file of it is gone, cut or unreadable.
+    """
     m = load_manifest(folder)
+    with told(str(folder), _ANEW):
+        return _open(folder, m)
+
+
+def _open(folder: Path, m: dict[str, Any]) -> Stream:
+    """m: the manifest."""
     n, shapes = m["rows"], {"ids": (len(m["pool"]),), "dense": (len(m["dense"]),)}
 
     def column(name: str) -> np.ndarray:
