@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from diet_jax.data import readers
 from diet_jax.data.adapters import amazon, mind, negatives, sessions, yambda
+from diet_jax.data.roles import check
 from diet_jax.data.source import Block, Part
 from diet_jax.types import InputError
 
@@ -328,6 +329,8 @@ def test_amazon_that_cannot_be_read(tmp_path):
     refused(("Toys",), amazon.read, str(tmp_path), "Toys")
     (tmp_path / "x.csv").write_text("user_id,rating\nU,5\n")
     refused(("no column 'parent_asin'",), amazon.read, str(tmp_path / "x.csv"))
+    with pytest.raises(InputError, match="data.threshold is 'x'; give a number"):
+        check(amazon.read(str(tmp_path / "x.csv"), threshold="x").roles)
     (tmp_path / "meta_Books.jsonl.gz").write_bytes(gzip.compress(b"{}\nno json\n", mtime=0))
     refused(("meta_Books.jsonl.gz, row 2", "not JSON"), amazon.read, str(tmp_path), "Books")
 
@@ -408,6 +411,8 @@ def test_session_logs_that_cannot_be_read(tmp_path):
     refused(words, sessions.read, str(tmp_path), "yoochoose-periods")
     refused(("'best'",), sessions.read, str(tmp_path), "yoochoose", sampling="best")
     refused(("negatives is -1",), sessions.read, str(tmp_path), "yoochoose", negatives=-1)
+    refused(("negatives is 1.5",), sessions.read, str(tmp_path), "yoochoose", negatives=1.5)
+    refused(("seed is 'a'",), sessions.read, str(tmp_path), "yoochoose", seed="a")
 
 
 @pytest.mark.skipif(not YOOCHOOSE.is_file(), reason=f"{YOOCHOOSE} is not there")
