@@ -6,6 +6,7 @@ import resource
 import shutil
 import subprocess
 import sys
+import tracemalloc
 
 import cli
 import numpy as np
@@ -95,13 +96,30 @@ def test_any_order_becomes_that_of_time(tmp_path_factory, times, in_memory, chun
     rows["time"], rows["row"] = times, range(len(times))
     rows.tofile(tmp / "spool.bin")
     with pytest.MonkeyPatch.context() as patch, open(tmp / "out", "wb") as out:
-        patch.setattr(records, "IN_MEMORY", in_memory)
+        patch.setattr(records, "IN_MEMORY", in_memory * dtype.itemsize)
         patch.setattr(records, "CHUNK", chunk)
         patch.setattr(records, "MOST_CUTS", 3)
         records.sort_into(out, tmp / "spool.bin", dtype, len(times))
     found = np.fromfile(tmp / "out", dtype)
     assert found["row"].tolist() == np.argsort(times, kind="stable").tolist()
     assert {file.name for file in tmp.iterdir()} == {"spool.bin", "out"}
+
+
+def test_sorting_takes_no_more_memory_for_wide_rows(tmp_path, monkeypatch):
+    monkeypatch.setattr(records, "IN_MEMORY", 1 << 20)
+    monkeypatch.setattr(records, "CHUNK", 16)
+    dtype = np.dtype([("time", np.int64), ("codes", np.int32, (1000,))])
+    for size in (1 << 20, 6 << 20):  # as much as fits, and more
+        rows = np.zeros(size // dtype.itemsize, dtype)
+        rows["time"] = np.arange(len(rows))[::-1]
+        rows.tofile(tmp_path / "spool.bin")
+        with open(tmp_path / "out", "wb") as out:
+            tracemalloc.start()
+            records.sort_into(out, tmp_path / "spool.bin", dtype, len(rows))
+            _, peak = tracemalloc.get_traced_memory()
+            tracemalloc.stop()
+        assert peak < 1.5 * (1 << 20)
+        assert np.array_equal(np.fromfile(tmp_path / "out", dtype), rows[::-1])
 
 
 def test_time_that_goes_backwards_across_files(tmp_path, monkeypatch):
@@ -112,7 +130,7 @@ def test_time_that_goes_backwards_across_files(tmp_path, monkeypatch):
     expected = shuffled.sort("time", maintain_order=True)
     found = []
     for in_memory in (1000, 20):
-        monkeypatch.setattr(records, "IN_MEMORY", in_memory)
+        monkeypatch.setattr(records, "IN_MEMORY", in_memory * spool.record(roles).itemsize)
         stream = load(source(shuffled[:90], shuffled[90:], roles=roles, size=33), tmp_path, 3)
         assert texts(stream, "row") == expected["row"].to_list()
         assert columns(stream)[5].tolist() == expected["time"].to_list()
@@ -159,7 +177,7 @@ def test_a_stopped_preparation_goes_on(tmp_path, monkeypatch, kind, in_order):
 
 
 def test_a_stop_while_sorting(tmp_path, monkeypatch):
-    monkeypatch.setattr(records, "IN_MEMORY", 10)
+    monkeypatch.setattr(records, "IN_MEMORY", 10 * spool.record(RICH).itemsize)
     one = source(rich_log(60)[::-1], roles=RICH)
     expected = bytes_of(make(one, tmp_path / "whole"))
 
