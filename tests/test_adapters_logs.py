@@ -304,6 +304,15 @@ def test_amazon_items_with_numbers_for_names(tmp_path):
     assert rows(amazon.read(str(tmp_path)))["store"].to_list() == ["Howard Products", None]
 
 
+def test_amazon_items_of_which_none_has_a_key(tmp_path):
+    write_reviews(tmp_path, packed=False)
+    meta = tmp_path / "meta_All_Beauty.jsonl"
+    meta.write_text(meta.read_text().replace('"store"', '"shop"', 1))
+    assert rows(amazon.read(str(tmp_path)))["store"].to_list() == [None, None]
+    meta.write_text(meta.read_text().replace('"store"', '"shop"'))
+    refused((str(meta), "no row has 'store'", "data.path"), amazon.read, str(tmp_path))
+
+
 HEADER = "user_id,parent_asin,rating,timestamp"
 
 

@@ -26,7 +26,7 @@ from diet_jax.data.clean import clean, require_columns, used
 from diet_jax.data.columns import usual_unit
 from diet_jax.data.prepare import digest
 from diet_jax.data.progress import Progress
-from diet_jax.data.source import Block, Part, Reject, Roles, Source
+from diet_jax.data.source import Block, Part, Reject, Roles, Source, still_lacking
 from diet_jax.data.vocabulary import Vocabulary
 from diet_jax.types import Config, InputError
 
@@ -191,7 +191,7 @@ def tally(blocks: list, job: Job) -> Progress:
             rows=done.rows + n,
             rejected=dict(Counter(done.rejected) + rejected),
             first=done.first or first,
-            lacking=progress.still_lacking(done, lacking),
+            lacking=still_lacking(done.lacking, lacking),
         )
         if done.seen - saved.seen >= spool.SEGMENT:
             progress.check_rejected(done, job.data.max_rejected)

@@ -93,13 +93,6 @@ def in_words(reject: Reject) -> str:
     return f"{where}: {what}; {CURES.get(reject.reason, OTHER_CURE)}"
 
 
-def still_lacking(done: Progress, lacking: dict[str, str] | None) -> dict[str, str] | None:
-    """`Progress.lacking` after a further block. lacking: its own."""
-    if lacking is None or done.lacking is None:
-        return done.lacking if lacking is None else lacking
-    return {name: said for name, said in lacking.items() if name in done.lacking}
-
-
 def check(done: Progress, limit: float) -> None:
     """At the end of the log: raises InputError for a column that no row had, too, which may be why
     rows are rejected."""

@@ -35,6 +35,15 @@ class Block(NamedTuple):
     lacking: dict[str, str] | None = {}
 
 
+def still_lacking(
+    before: dict[str, str] | None, lacking: dict[str, str] | None
+) -> dict[str, str] | None:
+    """What rows lack of which it is known what they lack, see `Block`, and what further ones do."""
+    if before is None or lacking is None:
+        return lacking if before is None else before
+    return {name: said for name, said in lacking.items() if name in before}
+
+
 class Part(NamedTuple):
     """A piece of a log that is read in one go: a file, or one member of an archive.
 

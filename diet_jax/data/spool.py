@@ -25,10 +25,9 @@ from diet_jax.data.progress import (
     lines,
     resume,
     save,
-    still_lacking,
 )
 from diet_jax.data.records import append, one_ahead, read_chunks, sort_into
-from diet_jax.data.source import TASK, Field, Roles, Source
+from diet_jax.data.source import TASK, Field, Roles, Source, still_lacking
 from diet_jax.files import replace_file
 from diet_jax.types import InputError
 
@@ -144,7 +143,7 @@ def read_parts(
                 last=int(time.max()),
                 ascending=done.ascending and bool((np.diff(time) >= 0).all()),
                 sizes=sizes,
-                lacking=still_lacking(done, lacking),
+                lacking=still_lacking(done.lacking, lacking),
             )
             report(done.rows)
             if done.seen - saved.seen >= SEGMENT:

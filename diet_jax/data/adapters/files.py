@@ -7,7 +7,7 @@ from pathlib import Path
 import polars as pl
 
 from diet_jax.data.columns import is_absent, one_line
-from diet_jax.data.source import Block, Part, Reject
+from diet_jax.data.source import Block, Part, Reject, still_lacking
 from diet_jax.types import InputError
 
 
@@ -39,11 +39,12 @@ def beside(file: Path, name: str, cure: str) -> Path:
 
 
 def whole(part: Part, cure: str, kinds: dict[str, pl.DataType] | None = None) -> pl.DataFrame:
-    """All rows of a side table; raises InputError for a row that cannot be split into cells.
+    """All rows of a side table; raises InputError for a row that cannot be split into cells, or a
+    column that no row has.
 
     kinds: if given, only these columns, of these types; null where a cell does not fit its type.
     """
-    frames = []
+    frames, lacking = [], None
     for block in part.blocks():
         for bad in block.rejects:
             raise InputError(f"{bad.where}, row {bad.row}: {bad.reason} ({bad.value!r}); {cure}")
@@ -52,6 +53,9 @@ def whole(part: Part, cure: str, kinds: dict[str, pl.DataType] | None = None) ->
             require(frame, tuple(kinds), part.where, cure)
             frame = frame.select(pl.col(c).cast(kind, strict=False) for c, kind in kinds.items())
         frames.append(frame)
+        lacking = still_lacking(lacking, block.lacking)
+    for name in lacking or ():
+        raise InputError(f"{part.where}: no row has {name!r}; {cure}")
     return pl.concat(frames)
 
 
