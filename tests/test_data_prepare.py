@@ -81,6 +81,8 @@ def test_what_makes_a_log_another_one(tmp_path):
     assert len(set(keys)) == len(keys)
     (tmp_path / "log" / "1.csv").write_text(text)
     assert make(one, cache) == keys[0]
+    (tmp_path / "log" / "1.csv").rename(tmp_path / "log" / "1b.csv")
+    assert make(one._replace(parts=readers.table_parts(tmp_path / "log")), cache) not in keys
 
 
 @settings(max_examples=30)

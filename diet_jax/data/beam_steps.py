@@ -5,8 +5,6 @@ k * CHUNK .. of the log in order of time, as records (`spool.record`) whose code
 whole log's values; (k, rows) stands for one.
 """
 
-import hashlib
-import json
 import tempfile
 import zlib
 from bisect import bisect_right
@@ -21,10 +19,9 @@ import polars as pl
 from etils import epath
 
 from diet_jax.data import check_keys, features, find, progress, records, spool, stages, store
-from diet_jax.data import roles as roles_
 from diet_jax.data.clean import clean, require_columns, used
 from diet_jax.data.columns import usual_unit
-from diet_jax.data.prepare import digest
+from diet_jax.data.prepare import description, digest, key_of
 from diet_jax.data.progress import Progress
 from diet_jax.data.source import Block, Part, Reject, Roles, Source, still_lacking
 from diet_jax.data.vocabulary import Vocabulary
@@ -96,14 +93,8 @@ def make_job(config: Config) -> Job:
     given, cuts = config.data, config.stages
     cuts = stages.Cuts(cuts.count, tuple(cuts.fractions), cuts.interval)
     about = {k: v for k, v in given.to_dict().items() if k not in ("path", "tfds_dir", "cache")}
-    if given.min_count < 1:
-        raise InputError(f"data.min_count is {given.min_count}; set it to 1 or more")
-    if not 0 <= given.max_rejected <= 1:
-        raise InputError(f"data.max_rejected is {given.max_rejected}; set it to 0 .. 1")
-    stages.check(cuts)
     with source_of(given) as s:
-        roles_.check(s.roles)
-        said = [store.FORMAT, s.name, s.roles, cuts, given.min_count, given.max_rejected, about]
+        said = description(s, cuts, given.min_count, given.max_rejected, about)
         where = spool.where(s)
         return Job(given, cuts, s.roles, s.name, s.licence, where, len(s.parts), said)
 
@@ -153,8 +144,8 @@ def files_below(path: epath.Path) -> Iterator[epath.Path]:
         yield from files_below(inner)
 
 
-def look(number: int, job: Job) -> tuple[int, str, list[str]]:
-    """A part's number, the first unit that its times are in, and the digests of its files."""
+def look(number: int, job: Job) -> tuple[int, str, list[tuple[str, str]]]:
+    """A part's number, the first unit that its times are in, and its files' paths and digests."""
     with source_of(job.data, number) as source, tempfile.TemporaryDirectory() as cache:
         part, unit = source.parts[number], ""
         for block in part.blocks():
@@ -164,7 +155,7 @@ def look(number: int, job: Job) -> tuple[int, str, list[str]]:
                 unit = usual_unit(time, part.where)
                 if unit or time.dtype.is_temporal():
                     break
-        return number, unit, [digest(Path(file), Path(cache)) for file in part.files]
+        return number, unit, [(file, digest(Path(file), Path(cache))) for file in part.files]
 
 
 def read(number: int, job: Job, parts: list) -> Iterator[Piece]:
@@ -572,6 +563,5 @@ def describe(_, parts, done: Progress, values, borders, about, words: Words, sca
     ]
     made = store.manifest(job.name, job.licence, roles, done.rows, scales, stages, done.rejected)
     (epath.Path(out) / "manifest.json").write_text(made)
-    said = [*job.about, *(digests for _, _, digests in sorted(parts))]
-    key = hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:24]
+    key = key_of(job.about, [contents for _, _, contents in sorted(parts)])
     (epath.Path(out) / "key.txt").write_text(key)
