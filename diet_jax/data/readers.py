@@ -75,33 +75,28 @@ def delimited(
 
 def jsonl(
     path: str | Path,
-    columns: tuple[str, ...] = (),
+    columns: tuple[str, ...],
     lists: dict[str, str] = {},  # noqa: B006 (not changed)
-    member: str = "",
 ) -> Part:
     """One JSON object a line, gzipped if its name ends in .gz: scalars typed, lists of them List.
 
-    columns: the keys to keep, () for all. A key that a row lacks is null; a block says which of
+    columns: the keys to keep. A key that a row lacks is null; a block says which of
     `columns` it lacks. A column has one type in a block, but its type may differ between blocks:
     where a block's rows do not agree it is String, with numbers in their plain text form.
     lists: those of `columns` that hold lists, and what separates the values of a text that stands
     among these; a single value is a list, too. Rejected: lines that are not JSON, or not an object,
-    and rows with an object, or a list that is not of `lists`, in `columns`. For all keys, columns
-    of nothing but those are left out instead.
+    and rows with an object, or a list that is not of `lists`, in `columns`.
     Raises InputError if the file cannot be read or is empty.
     """
 
     def blocks(chunks: Iterator[bytes], where: str) -> Iterator[Block]:
-        names = dict.fromkeys(columns)
         for block in text.blocks(chunks, partial(json_lines.objects, where, columns, lists)):
             have = block.frame.columns
-            if not columns:
-                names |= dict.fromkeys(have)
-            frame = json_lines.filled(block.frame, names, len(block.rows))
+            frame = json_lines.filled(block.frame, columns, len(block.rows))
             lacks = lacking(have, columns, where) if have else None
             yield block._replace(frame=frame, lacking=lacks)
 
-    return _text_part(path, member, blocks)
+    return _text_part(path, "", blocks)
 
 
 def parquet(path: str | Path, columns: tuple[str, ...] = ()) -> Part:
@@ -190,8 +185,9 @@ def table_parts(
 ) -> tuple[Part, ...]:
     """A file, or the files of a folder sorted by name, each read as the end of its name says.
 
-    columns, lists: see `jsonl`. Of a folder, what is hidden is left out, and files that are named
-    as a readme, a licence, Markdown or a mark (_SUCCESS) are.
+    columns: those to keep; () for all, unless there are JSON lines. lists: see `jsonl`. Of a
+    folder, what is hidden is left out, and files that are named as a readme, a licence, Markdown or
+    a mark (_SUCCESS) are.
     Raises InputError if there is no such path, nothing at it with a known ending, or something else
     in the folder.
     """
