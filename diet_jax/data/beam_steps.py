@@ -347,18 +347,6 @@ def check_classes(found: list[tuple], borders: np.ndarray, job: Job) -> list[dic
 # Counts and histories -----------------------------------------------------------------------------
 
 
-def counted(job: Job) -> list[tuple[int, int]]:
-    """The columns of codes that are derived counts, and those of what they count."""
-    names = [field.name for field in job.roles.fields]
-    columns = dict(spool.columns_of(job.roles.fields))
-    pairs = [field.derived.partition(":") for field in job.roles.fields]
-    return [
-        (columns[f].start, columns[names.index(of)].start)
-        for f, (kind, _, of) in enumerate(pairs)
-        if kind == "count"
-    ]
-
-
 def scatter(keys: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
     shard = keys % SHARDS
     for s in np.unique(shard):
@@ -367,7 +355,7 @@ def scatter(keys: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
 
 def count(chunk: tuple[int, np.ndarray], job: Job) -> Iterator[tuple]:
     """How often each value is in the chunk, by column and shard."""
-    for j, (_, of) in enumerate(counted(job)):
+    for j, (_, of) in enumerate(spool.counted(job.roles)):
         codes, n = np.unique(spool.countable(chunk[1], of, job.roles), return_counts=True)
         for s, mine in scatter(codes):
             yield (j, s), (chunk[0], codes[mine], n[mine])
@@ -385,7 +373,7 @@ def counts_before(group: tuple) -> Iterator[tuple]:
 def fill_counts(group: tuple, job: Job) -> tuple[int, np.ndarray]:
     k, (chunks, before) = group
     rows = chunks[0].copy()
-    for j, (to, of) in enumerate(counted(job)):
+    for j, (to, of) in enumerate(spool.counted(job.roles)):
         codes, n = (
             np.concatenate(x) for x in zip(*(b[1:] for b in before if b[0] == j), strict=True)
         )
@@ -449,11 +437,6 @@ def histories(rows: np.ndarray, found: Iterable[tuple], nobody: int, roles: Role
 # Vocabulary, scales, rows -------------------------------------------------------------------------
 
 
-def columns(job: Job) -> np.ndarray:
-    """int [C]: the field of each column of codes."""
-    return np.repeat(range(len(job.roles.fields)), [field.width for field in job.roles.fields])
-
-
 def starts(values: dict[str, pl.Series], job: Job) -> np.ndarray:
     """int64 [F + 1]: the first slot of each field, and that of no value. A history has none."""
     sizes = [len(values[field.name]) for field in job.roles.fields]
@@ -464,7 +447,7 @@ def observe(chunk: tuple, borders: np.ndarray, first: np.ndarray, job: Job) -> I
     """By shard: the slots in each stage of the chunk, their first cells and counts."""
     k, rows = chunk
     codes = rows["codes"]
-    slots = np.where(codes < 0, first[-1], codes + first[columns(job)])
+    slots = np.where(codes < 0, first[-1], codes + first[spool.field_of(job.roles.fields)])
     for s, piece in by_stage(k, len(rows), borders):
         seen, at, n = np.unique(slots[piece], return_index=True, return_counts=True)
         at += (k * records.CHUNK + piece.start) * slots.shape[1]
@@ -519,7 +502,7 @@ def fit(found: list[tuple], borders: np.ndarray, shift, job: Job) -> tuple[featu
 def encode(group: tuple, borders, first, nobody, words: Words, scales, job: Job) -> Iterator[tuple]:
     """The examples of a chunk, by the number of their first row."""
     k, (chunks, found) = group
-    rows, fields = chunks[0], columns(job)
+    rows, fields = chunks[0], spool.field_of(job.roles.fields)
     slots = np.where(rows["codes"] < 0, first[-1], rows["codes"] + first[fields])
     if job.roles.history:
         item = store.item_column(job.roles)
@@ -543,14 +526,17 @@ def encode(group: tuple, borders, first, nobody, words: Words, scales, job: Job)
 def shapes(job: Job) -> dict[str, tuple]:
     """The shape of each column of an example."""
     history = job.roles.history.length if job.roles.history else 0
-    width = {"ids": (len(columns(job)) + history,), "dense": (len(job.roles.dense),)}
+    width = {
+        "ids": (len(spool.field_of(job.roles.fields)) + history,),
+        "dense": (len(job.roles.dense),),
+    }
     left_out = ["dense"] * (not job.roles.dense) + ["weight"] * (not job.roles.weight)
     return {name: (None, *width.get(name, ())) for name in store.TYPES if name not in left_out}
 
 
 def describe(_, parts, done: Progress, values, borders, about, words: Words, scales, job, out):
     """Writes what goes with the rows: vocabulary, manifest, and the key in the cache."""
-    roles, fields = job.roles, columns(job)
+    roles, fields = job.roles, spool.field_of(job.roles.fields)
     sizes = np.diff(starts(values, job)).tolist()
     rows = spool.Spool(Path(), spool.record(roles), done.rows, values, done.rejected)
     with tempfile.TemporaryDirectory() as folder:

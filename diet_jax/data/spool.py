@@ -64,6 +64,22 @@ def columns_of(fields: tuple[Field, ...]) -> list[tuple[int, slice]]:
     return [(f, slice(int(ends[f]), int(ends[f + 1]))) for f in range(len(fields))]
 
 
+def field_of(fields: tuple[Field, ...]) -> np.ndarray:
+    """int64 [C]: the field of each column of codes."""
+    return np.repeat(range(len(fields)), [field.width for field in fields])
+
+
+def counted(roles: Roles) -> list[tuple[int, int]]:
+    """The columns of codes that are derived counts, and those of what they count."""
+    names, columns = [field.name for field in roles.fields], dict(columns_of(roles.fields))
+    return [
+        (columns[f].start, columns[names.index(of)].start)
+        for f, field in enumerate(roles.fields)
+        for kind, _, of in [field.derived.partition(":")]
+        if kind == "count"
+    ]
+
+
 def record(roles: Roles) -> np.dtype:
     """One row: time (microseconds), codes (-1 where a multi-valued field has no more), numbers."""
     width = sum(field.width for field in roles.fields)

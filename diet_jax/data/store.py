@@ -18,6 +18,8 @@ from diet_jax.data.spool import (
     Spool,
     columns_of,
     countable,
+    counted,
+    field_of,
     nobody,
     remembered,
     task_columns,
@@ -57,10 +59,9 @@ def write(
     """
     roles = source.roles
     fill_counts(spool, roles)
-    columns = np.repeat([f for f, _ in columns_of(roles.fields)], [f.width for f in roles.fields])
     sizes = [len(spool.values[field.name]) for field in roles.fields]
     # A history is a field without values of its own.
-    words = Vocabulary(sizes + [0] * bool(roles.history), columns, min_count)
+    words = Vocabulary(sizes + [0] * bool(roles.history), field_of(roles.fields), min_count)
     first = (rows["dense"] for rows in spool.chunks(0, int(borders[1])))
     scales = features.fit_scales(first, int(borders[1]), roles.dense) if roles.dense else ()
     admitted, stages, done = [], [], 0
@@ -87,7 +88,7 @@ def manifest(
     rejected: dict[str, int],
 ) -> str:
     """What a prepared log says of itself, as JSON. stages: see `encode`."""
-    columns = np.repeat([f for f, _ in columns_of(roles.fields)], [f.width for f in roles.fields])
+    columns = field_of(roles.fields)
     last, tasks = roles.history.length if roles.history else 0, task_columns(roles)
     made = {
         "format": FORMAT,
@@ -175,13 +176,10 @@ def observe(spool: Spool, words: Vocabulary, start: int, stop: int) -> float:
 
 def fill_counts(spool: Spool, roles: Roles) -> None:
     """Puts the derived counts into the spool, now that it is in order of time."""
-    names, columns = [field.name for field in roles.fields], dict(columns_of(roles.fields))
-    n = len(roles.labels)
+    fields, n = field_of(roles.fields), len(roles.labels)
     wanted = [
-        (columns[f].start, columns[names.index(of)].start, np.zeros(n * len(spool.values[of]), int))
-        for f, field in enumerate(roles.fields)
-        for kind, _, of in [field.derived.partition(":")]
-        if kind == "count"
+        (to, of, np.zeros(n * len(spool.values[roles.fields[fields[of]].name]), np.int64))
+        for to, of in counted(roles)
     ]
     if wanted:
         at = 0
