@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from diet_jax.data import readers
 from diet_jax.data.adapters import amazon, mind, negatives, sessions, yambda
+from diet_jax.data.roles import check
 from diet_jax.data.source import Block, Part
 from diet_jax.types import InputError
 
@@ -85,7 +86,7 @@ NEWS = [
     ("N2", "news", "newsus", 'A 5" screen', "text", "https://b", '[{"Label": "x"}]', "[]"),
 ]
 TRAIN = [
-    ("1", "U7", "11/15/2019 9:55:12 AM", "N8 N9 " + " ".join(["N1"] * 9), "N1-0 N2-1 N99-0"),
+    ("1", "U7", "11/15/2019 9:55:12 AM", "N8 N9 " + " ".join(["N1"] * 9), "N1-0 N2-1 N-9-0"),
     ("2", "U8", "11/9/2019 12:05:58 AM", "", "N2-0 N1-1"),
 ]
 DEV = [("1", "U9", "11/15/2019 8:00:00 PM", "N1", "N2-1")]
@@ -102,7 +103,7 @@ def test_mind(tmp_path, blocks_of):
         (1, "U9", "N2", 1, "news", "newsus"),
         (1, "U7", "N1", 0, "sports", "soccer"),
         (1, "U7", "N2", 1, "news", "newsus"),
-        (1, "U7", "N99", 0, None, None),
+        (1, "U7", "N-9", 0, None, None),
         (2, "U8", "N2", 0, "news", "newsus"),
         (2, "U8", "N1", 1, "sports", "soccer"),
     ]
@@ -303,6 +304,15 @@ def test_amazon_items_with_numbers_for_names(tmp_path):
     assert rows(amazon.read(str(tmp_path)))["store"].to_list() == ["Howard Products", None]
 
 
+def test_amazon_items_of_which_none_has_a_key(tmp_path):
+    write_reviews(tmp_path, packed=False)
+    meta = tmp_path / "meta_All_Beauty.jsonl"
+    meta.write_text(meta.read_text().replace('"store"', '"shop"', 1))
+    assert rows(amazon.read(str(tmp_path)))["store"].to_list() == [None, None]
+    meta.write_text(meta.read_text().replace('"store"', '"shop"'))
+    refused((str(meta), "no row has 'store'", "data.path"), amazon.read, str(tmp_path))
+
+
 HEADER = "user_id,parent_asin,rating,timestamp"
 
 
@@ -328,6 +338,8 @@ def test_amazon_that_cannot_be_read(tmp_path):
     refused(("Toys",), amazon.read, str(tmp_path), "Toys")
     (tmp_path / "x.csv").write_text("user_id,rating\nU,5\n")
     refused(("no column 'parent_asin'",), amazon.read, str(tmp_path / "x.csv"))
+    with pytest.raises(InputError, match="data.threshold is 'x'; give a number"):
+        check(amazon.read(str(tmp_path / "x.csv"), threshold="x").roles)
     (tmp_path / "meta_Books.jsonl.gz").write_bytes(gzip.compress(b"{}\nno json\n", mtime=0))
     refused(("meta_Books.jsonl.gz, row 2", "not JSON"), amazon.read, str(tmp_path), "Books")
 
@@ -408,6 +420,8 @@ def test_session_logs_that_cannot_be_read(tmp_path):
     refused(words, sessions.read, str(tmp_path), "yoochoose-periods")
     refused(("'best'",), sessions.read, str(tmp_path), "yoochoose", sampling="best")
     refused(("negatives is -1",), sessions.read, str(tmp_path), "yoochoose", negatives=-1)
+    refused(("negatives is 1.5",), sessions.read, str(tmp_path), "yoochoose", negatives=1.5)
+    refused(("seed is 'a'",), sessions.read, str(tmp_path), "yoochoose", seed="a")
 
 
 @pytest.mark.skipif(not YOOCHOOSE.is_file(), reason=f"{YOOCHOOSE} is not there")

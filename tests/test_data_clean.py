@@ -1,6 +1,7 @@
 """Every spelling of time and value that we take, and each that we refuse, with its reason."""
 
 import datetime as dt
+from decimal import Decimal
 
 import numpy as np
 import polars as pl
@@ -40,7 +41,9 @@ def checked(change, roles=ROLES, **more):
         NOON.replace(tzinfo=dt.UTC),
         "2024-05-31 12:00:01",
         "2024-05-31T12:00:01Z",
+        "2024-05-31T12:00:01z",
         "2024-05-31T14:00:01+02:00",
+        "2024-05-31 07:00:01-05",
         " 2024-05-31 12:00:01.000",
         f" {SECONDS} ",
     ],
@@ -60,6 +63,9 @@ def test_dates_are_midnight_utc(day):
 def test_other_times():
     zoned = pl.Series([NOON] * 4, dtype=pl.Datetime("ns")).dt.replace_time_zone("Asia/Tokyo")
     assert set(checked({"time": zoned})[0].time) == {(SECONDS - 9 * 3600) * 1_000_000}
+    # Whichever comes first.
+    with_zone = ["2024-05-31 12:00:01+00", *["2024-05-31 12:00:01"] * 2, "2024-05-31 12:00:01z"]
+    assert checked({"time": with_zone})[0].time.tolist() == [SECONDS * 1_000_000] * 4
     mixed = ["2024-05-31", "2024-05-31 12:00:01", "2024-05-31T12:00:01.5Z", "2024-05-31T12:00"]
     assert checked({"time": mixed})[0].time.tolist() == [
         (SECONDS - 12 * 3600 - 1) * 1_000_000,
@@ -222,6 +228,9 @@ def test_ratings_need_a_threshold():
         ([None] * 4, ["<missing>"] * 4),
         ([dt.date(2024, 5, 31)] * 4, ["2024-05-31"]),
         ([7.0, 7.5, None, 7.0], ["7", "7.5", "<missing>", "7"]),
+        ([1e17, 1e15, -0.0, 1e19], ["100000000000000000", "1000000000000000", "0", "1e+19"]),
+        ([Decimal("7.00"), None, Decimal("7.50"), Decimal("70")], ["7", "<missing>", "7.5", "70"]),
+        (pl.Series([70, 0, 1, 2], dtype=pl.Decimal(5, 0)), ["70", "0"]),
         (pl.Series([2**63, 0, 2**64, 1], dtype=pl.Int128), ["9223372036854775808", "0"]),
         (pl.Series([2**31 - 1, 0, 1, 2], dtype=pl.Int32).cast(pl.Date), ["2147483647"]),
     ],
@@ -236,6 +245,7 @@ def test_categories_are_their_text(tmp_path, item, known):
     [
         ([["a"], [], ["b", None, "c", "d", "e"], None], "|"),
         (["a", "", "b||c|d|e", None], "|"),
+        (["a ", " ", "b, ,c, d,e", None], ","),
         (pl.Series([["a", ""], [], ["b", "c", "d"], None]).cast(pl.List(pl.Categorical)), ""),
     ],
 )

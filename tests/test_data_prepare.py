@@ -6,6 +6,7 @@ import resource
 import shutil
 import subprocess
 import sys
+import tracemalloc
 
 import cli
 import numpy as np
@@ -80,6 +81,8 @@ def test_what_makes_a_log_another_one(tmp_path):
     assert len(set(keys)) == len(keys)
     (tmp_path / "log" / "1.csv").write_text(text)
     assert make(one, cache) == keys[0]
+    (tmp_path / "log" / "1.csv").rename(tmp_path / "log" / "1b.csv")
+    assert make(one._replace(parts=readers.table_parts(tmp_path / "log")), cache) not in keys
 
 
 @settings(max_examples=30)
@@ -95,13 +98,30 @@ def test_any_order_becomes_that_of_time(tmp_path_factory, times, in_memory, chun
     rows["time"], rows["row"] = times, range(len(times))
     rows.tofile(tmp / "spool.bin")
     with pytest.MonkeyPatch.context() as patch, open(tmp / "out", "wb") as out:
-        patch.setattr(records, "IN_MEMORY", in_memory)
+        patch.setattr(records, "IN_MEMORY", in_memory * dtype.itemsize)
         patch.setattr(records, "CHUNK", chunk)
         patch.setattr(records, "MOST_CUTS", 3)
         records.sort_into(out, tmp / "spool.bin", dtype, len(times))
     found = np.fromfile(tmp / "out", dtype)
     assert found["row"].tolist() == np.argsort(times, kind="stable").tolist()
     assert {file.name for file in tmp.iterdir()} == {"spool.bin", "out"}
+
+
+def test_sorting_takes_no_more_memory_for_wide_rows(tmp_path, monkeypatch):
+    monkeypatch.setattr(records, "IN_MEMORY", 1 << 20)
+    monkeypatch.setattr(records, "CHUNK", 16)
+    dtype = np.dtype([("time", np.int64), ("codes", np.int32, (1000,))])
+    for size in (1 << 20, 6 << 20):  # as much as fits, and more
+        rows = np.zeros(size // dtype.itemsize, dtype)
+        rows["time"] = np.arange(len(rows))[::-1]
+        rows.tofile(tmp_path / "spool.bin")
+        with open(tmp_path / "out", "wb") as out:
+            tracemalloc.start()
+            records.sort_into(out, tmp_path / "spool.bin", dtype, len(rows))
+            _, peak = tracemalloc.get_traced_memory()
+            tracemalloc.stop()
+        assert peak < 1.5 * (1 << 20)
+        assert np.array_equal(np.fromfile(tmp_path / "out", dtype), rows[::-1])
 
 
 def test_time_that_goes_backwards_across_files(tmp_path, monkeypatch):
@@ -112,7 +132,7 @@ def test_time_that_goes_backwards_across_files(tmp_path, monkeypatch):
     expected = shuffled.sort("time", maintain_order=True)
     found = []
     for in_memory in (1000, 20):
-        monkeypatch.setattr(records, "IN_MEMORY", in_memory)
+        monkeypatch.setattr(records, "IN_MEMORY", in_memory * spool.record(roles).itemsize)
         stream = load(source(shuffled[:90], shuffled[90:], roles=roles, size=33), tmp_path, 3)
         assert texts(stream, "row") == expected["row"].to_list()
         assert columns(stream)[5].tolist() == expected["time"].to_list()
@@ -159,7 +179,7 @@ def test_a_stopped_preparation_goes_on(tmp_path, monkeypatch, kind, in_order):
 
 
 def test_a_stop_while_sorting(tmp_path, monkeypatch):
-    monkeypatch.setattr(records, "IN_MEMORY", 10)
+    monkeypatch.setattr(records, "IN_MEMORY", 10 * spool.record(RICH).itemsize)
     one = source(rich_log(60)[::-1], roles=RICH)
     expected = bytes_of(make(one, tmp_path / "whole"))
 
@@ -384,3 +404,50 @@ def test_one_file_of_a_hash_is_known_by_its_state(tmp_path, monkeypatch):
     folder = make(one, tmp_path / "c")
     monkeypatch.setattr("hashlib.file_digest", small_logs.part)
     assert make(one, tmp_path / "c") == folder
+
+
+@pytest.mark.parametrize("damage", ["", "{", "[]", "{}", '{"state": 1}', "\0"])
+def test_a_damaged_note_of_a_file_is_made_anew(tmp_path, damage):
+    one = csv_source(tmp_path / "log", rich_log(20))
+    folder = make(one, tmp_path / "c")
+    notes = list((tmp_path / "c" / "digests").iterdir())
+    for note in notes:
+        note.write_text(damage)
+    assert make(one, tmp_path / "c", report=stopped_after(0, "read")) == folder
+    assert len(notes) == 3 and all("sha256" in json.loads(note.read_text()) for note in notes)
+
+
+def test_a_name_that_is_not_utf8(tmp_path):
+    csv_source(tmp_path / "log", rich_log(20))
+    (tmp_path / "log" / "1.csv").rename(tmp_path / "log" / "\udce9.csv")
+    one = Source("toy", readers.table_parts(tmp_path / "log"), RICH)
+    with pytest.raises(InputError, match=r"log/\\udce9.csv: its name is not UTF-8; rename it"):
+        make(one, tmp_path / "c")
+
+
+@pytest.mark.parametrize("damage", ["", "{", "[]", '{"rows": 10, "colour": "red"}'])
+def test_progress_that_cannot_be_read_is_made_again(tmp_path, monkeypatch, damage):
+    monkeypatch.setattr(spool, "SEGMENT", 10)
+    one = csv_source(tmp_path / "log", rich_log(40), n_parts=4)
+    expected = bytes_of(make(one, tmp_path / "whole"))
+    with pytest.raises(Stop):
+        make(one, tmp_path / "cut", report=stopped_after(2, "read"))
+    (progress,) = (tmp_path / "cut").glob("*.part/progress.json")
+    progress.write_text(damage)
+    assert bytes_of(make(one, tmp_path / "cut")) == expected
+
+
+@pytest.mark.parametrize("name", store.FILES)
+def test_a_prepared_log_of_which_a_file_is_damaged(tmp_path, name):
+    one = csv_source(tmp_path / "log", rich_log(20), roles=RICH._replace(weight="x"))
+    folder = make(one, tmp_path / "c", max_rejected=1.0)
+    content = (folder / name).read_bytes()
+    for damage in (content[:-4], content[:1], b"", None):
+        if damage is None:
+            (folder / name).unlink()
+        else:
+            (folder / name).write_bytes(damage)
+        with pytest.raises(InputError) as caught:
+            store.read(folder)
+        assert str(caught.value).startswith(f"{folder}: cannot be read") and "\n" not in str(caught)
+        assert "remove that folder, and the log is prepared anew" in str(caught.value)

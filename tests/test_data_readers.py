@@ -3,6 +3,7 @@
 import gzip
 import os
 import zipfile
+from functools import partial
 
 import polars as pl
 import pyarrow as pa
@@ -142,6 +143,7 @@ def test_a_header_alone_tells_the_columns(write):
 
 @pytest.mark.parametrize("read", [readers.delimited, readers.jsonl, readers.parquet, readers.arrow])
 def test_no_such_file(read, tmp_path, write):
+    read = partial(read, columns=("a",))
     assert "does not exist" in line(read(tmp_path / "none"))
     assert "is a folder" in line(read(tmp_path))
     assert "is empty" in line(read(write(b"")))
@@ -153,7 +155,7 @@ def test_no_such_file(read, tmp_path, write):
 
 def test_jsonl(write):
     path = write('{"a":1,"l":["x"],"n":{"k":1}}\n{"a":2,"t":"é"}\n')
-    [block] = readers.jsonl(path).blocks()
+    [block] = readers.jsonl(path, ("a", "l", "t"), {"l": ""}).blocks()
     assert block.frame.to_dict(as_series=False) == {
         "a": [1, 2],
         "l": [["x"], None],
@@ -167,7 +169,7 @@ def test_jsonl(write):
 
 def test_jsonl_rejects_lines(write):
     path = write(b'{"a":1}\n\n[1]\n{"a":\n{"a":"\xff"}\n{"a":2}\n')
-    found, rejects = rows(readers.jsonl(path))
+    found, rejects = rows(readers.jsonl(path, ("a",)))
     assert found == {1: (1,), 6: (2,)}
     assert rejects == [(3, "not an object"), (4, "not JSON"), (5, "not UTF-8")]
 
@@ -178,17 +180,31 @@ def test_jsonl_rejects_lines(write):
         (["1", '"x"'], ["1", "x"]),
         (["1", "true"], ["1", "true"]),
         (["9007199254740993", "0.5"], ["9007199254740993", "0.5"]),
-        (["1", "[1]"], ["1", "[1]"]),
         (["1", "2.5"], [1.0, 2.5]),
         (["null", "null"], [None, None]),
         (["[1]", '["x"]'], [["1"], ["x"]]),
+        (["[1]", "true"], [["1"], ["true"]]),
         (["9" * 30, "1"], [10**30 - 1, 1]),
         (["9" * 60, "1"], ["9" * 60, "1"]),
+        (["NaN", '"x"'], [None, "x"]),
+        (["NaN", "1"], [None, "1"]),
+        (['[NaN, "x"]', "null"], [[None, "x"], None]),
     ],
 )
 def test_jsonl_of_mixed_types_loses_no_value(write, values, expected):
     path = write("".join(f'{{"a":{value}}}\n' for value in values))
-    assert [row[0] for row in rows(readers.jsonl(path))[0].values()] == expected
+    part = readers.jsonl(path, ("a",), {"a": ""} if "[" in values[0] else {})
+    assert [row[0] for row in rows(part)[0].values()] == expected
+
+
+@pytest.mark.parametrize(
+    "line", ['{"a":1,"b":2,"a":3}', '{"a":1e-7}', '{"a":1e300}', '{"a":-0.0}', '{"a":1e17}']
+)
+def test_a_line_of_jsonl_does_not_depend_on_the_others(write, line):
+    """A bad one among them, or one of text."""
+    lines = f'{line}\n{{"a":"x"}}\n'
+    whole, _ = rows(readers.jsonl(write(lines), ("a",)))
+    assert rows(readers.jsonl(write(lines + "[1]\n"), ("a",)))[0] == whole
 
 
 OBJECT, LIST = '{"id": 1}', '["x", "y"]'
@@ -211,7 +227,7 @@ def test_jsonl_rejects_what_is_nested_in_a_column(write, monkeypatch, other, chu
 
 def test_jsonl_puts_single_values_among_lists_into_lists(write):
     column, lists = ("a",), {"a": "|"}
-    path = write('{"a":["x","y"]}\n{"a":"z|x"}\n{"a":7}\n{"a":null}\n')
+    path = write('{"a":["x","y"]}\n{"a":"z| x"}\n{"a":7}\n{"a":null}\n')
     assert rows(readers.jsonl(path, column, lists))[0] == {
         1: (["x", "y"],),
         2: (["z", "x"],),
@@ -222,13 +238,6 @@ def test_jsonl_puts_single_values_among_lists_into_lists(write):
     assert found == {1: ([7],), 2: ([8],)}
     found, _ = rows(readers.jsonl(write('{"a":"x|y"}\n'), column, lists))
     assert found == {1: ("x|y",)}  # to be split as text of any file is
-
-
-def test_jsonl_keeps_the_columns_of_earlier_blocks(write, monkeypatch):
-    monkeypatch.setattr(text, "_CHUNK", 8)
-    blocks = list(readers.jsonl(write('{"a":1}\n{"b":2}\n{}\n')).blocks())
-    assert [block.frame.columns for block in blocks] == [["a"], ["a", "b"], ["a", "b"]]
-    assert [block.frame.rows() for block in blocks] == [[(1,)], [(None, 2)], [(None, None)]]
 
 
 @pytest.fixture(scope="module")
@@ -319,6 +328,14 @@ def test_columns_that_are_not_kept_do_not_matter(tmp_path, save, read):
     assert {"m", "z", "a", "coded"} <= set(block.frame.columns) and len(block.rows) == 0
 
 
+@pytest.mark.parametrize("kind", [pa.decimal256(50, 2), pa.list_(pa.decimal256(50, 2))])
+def test_numbers_that_are_too_wide_are_refused(tmp_path, capfd, kind):
+    pq.write_table(pa.table({"a": pa.nulls(3, kind), "b": [1, 2, 3]}), tmp_path / "x.parquet")
+    assert "column 'a': holds " in line(readers.parquet(tmp_path / "x.parquet"))
+    assert capfd.readouterr().err == ""
+    assert len(rows(readers.parquet(tmp_path / "x.parquet", ("b",)))[0]) == 3
+
+
 def test_blanks_around_cells_are_no_part_of_them(write):
     for content in (
         "a,b\n 0,x y\n0 , \n",
@@ -344,17 +361,17 @@ def test_table_parts(tmp_path, write):
     write(gzip.compress(b"a,b\n1,2\n"), "a.csv.gz")
     write("hidden", ".d.csv")
     write(gzip.compress(b'{"a":1}\n'), "d.ndjson.gz")
-    for name in ("readme.txt", "LICENSE", "notes.md", "_SUCCESS"):
+    for name in ("readme.txt", "LICENSE", "notes.md", "_SUCCESS", "_committed_17"):
         write("words", name)
-    parts = readers.table_parts(tmp_path)
+    parts = readers.table_parts(tmp_path, ("a",))
     assert [os.path.basename(part.where) for part in parts] == [
         "a.csv.gz",
         "b.TSV",
         "c.jsonl",
         "d.ndjson.gz",
     ]
-    assert [rows(part)[0][1] for part in parts] == [("1", "2"), ("1", "2"), (1,), (1,)]
-    [part] = readers.table_parts(str(tmp_path / "c.jsonl"))
+    assert [rows(part)[0][1] for part in parts] == [("1",), ("1",), (1,), (1,)]
+    [part] = readers.table_parts(str(tmp_path / "c.jsonl"), ("a",))
     assert rows(part)[0] == {1: (1,)}
     [part] = readers.table_parts(write("a\n1\n", ".hidden.csv"))
     assert rows(part)[0] == {1: ("1",)}
@@ -363,7 +380,13 @@ def test_table_parts(tmp_path, write):
             readers.table_parts(path)
 
 
-@pytest.mark.parametrize("name", ["b.csv.zst", "b.txt", "part-0001", "day=2/b.csv"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("b.csv.zst", "b.txt", "part-0001", "day=2/b.csv", "_old/b.csv", "readme2/b.csv"),
+        *("_part2.csv.zst", "license_plates.csv.bz2", "README/b.csv"),
+    ],
+)
 def test_a_folder_leaves_nothing_out_in_silence(tmp_path, write, name):
     (tmp_path / name).parent.mkdir(exist_ok=True)
     write("a\n1\n", "a.csv")

@@ -75,6 +75,7 @@ def test_intervals_begin_on_the_clock(times, interval):
 )
 def test_cuts_that_cannot_be(time, cuts, words):
     with pytest.raises(InputError) as caught:
+        stages.check(cuts)
         stages.cut(np.array(time) * SECOND, cuts, "log.csv")
     message = str(caught.value)
     assert "\n" not in message

@@ -151,6 +151,11 @@ def refused(path, change, words):
         ({"derived": ("hour", "count:hour")}, ("'count:hour'", "count one of user, item")),
         ({"multi": {"item": 2}, "derived": ("count:item",)}, ("count one of user",)),
         ({"multi": {"item": 1}}, ("data.multi of 'item' is 1", "2 or more")),
+        ({"multi": {"item": 2**31}}, ("'item' has the width 2147483648", "1 .. 65536")),
+        ({"derived": (5,)}, ("data.derived has 5", "as text")),
+        ({"more_labels": (5,)}, ("data.more_labels has 5", "as text")),
+        ({"categorical": (5, "item")}, ("data.categorical has 5", "as text")),
+        ({"history": "item", "history_length": 2**31}, ("data.history_length is 2147483648",)),
         ({"multi": {"item": 2.5}}, ("data.multi of 'item' is 2.5", "2 or more")),
         ({"hashed": {"item": "100"}}, ("data.hashed of 'item' is '100'", "set it to")),
         ({"hashed": {"item": 100.5}}, ("data.hashed of 'item' is 100.5", "set it to")),
@@ -263,7 +268,13 @@ def test_a_key_that_some_rows_never_show_is_null_there(tmp_path, monkeypatch):
 def test_a_key_that_no_row_shows_is_no_column(tmp_path, monkeypatch, role):
     monkeypatch.setattr(text, "_CHUNK", 100)
     path = jsonl(tmp_path / "log.jsonl", ROWS)
-    refused(path, role, ("log.jsonl: no column 'coupon'; it has: user, item, price", "data.label"))
+    words = ("log.jsonl: no column 'coupon'; it has: user, item, price", "data.label")
+    refused(path, role, words)
+    good = path.read_text()
+    for bad in ("garbage\n", "{}\n", "[1]\n"):  # shows no key, and so not that one
+        for lines in (good + bad * 40, bad * 40 + good):
+            path.write_text(lines)
+            refused(path, role | {"max_rejected": 1.0}, words)
 
 
 def test_what_no_role_uses_may_be_anything(tmp_path):

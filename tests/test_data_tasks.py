@@ -15,6 +15,7 @@ from diet_jax.data.clean import clean
 from diet_jax.data.source import Field, History, with_tasks
 from diet_jax.job import prepare
 from diet_jax.run import distill, judge
+from diet_jax.types import InputError
 
 FIELDS = (*ROLES.fields, Field("seen", derived="count:item"))
 TWO = with_tasks(ROLES._replace(label="click", fields=FIELDS, history=History("item", 3)), ("buy",))
@@ -39,7 +40,7 @@ def test_rows_are_those_of_a_plain_loop(tmp_path_factory, seed):
     mixed = random_log(rng, 40)[rng.permutation(40)]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(records, "CHUNK", 7)
-        stream = load(source(mixed, roles=TWO, size=9), tmp, stages=1)
+        stream = load(source(mixed, roles=TWO, size=9), tmp, stages=1, max_rejected=0.5)
     rows = mixed.with_row_index().sort("time", maintain_order=True).to_dicts()
     wanted = [(row, name) for row in rows for name in TWO.labels if row[name] is not None]
     ids, _, label, weight, _, time = columns(stream)
@@ -56,6 +57,8 @@ def test_rows_are_those_of_a_plain_loop(tmp_path_factory, seed):
     past = brute_histories(
         *(np.array([r[k] for r in rows]) for k in ("user", "item", "time")), liked, 3
     )
+    unlabelled = len(rows) - len({row["index"] for row, _ in wanted})
+    assert sum(stream.rejected.values()) == unlabelled
     by_index = {
         row["index"]: [str(i) for i in p if i >= 0] for row, p in zip(rows, past, strict=True)
     }
@@ -78,6 +81,16 @@ def test_a_bad_cell_is_refused_of_its_own_label_and_a_bad_row_of_all():
         (2, "time", "is no time"),
         (2, "time", "is no time"),
     ]
+
+
+@pytest.mark.parametrize("empty", TWO.labels)
+def test_a_label_that_no_row_has_is_an_error(tmp_path, empty):
+    log = {"user": [1, 2], "item": [1, 2], "time": [1, 2], "click": ["1", "0"], "buy": ["1", "0"]}
+    good, bad = pl.DataFrame(log), pl.DataFrame(log | {empty: ["", ""]})
+    with pytest.raises(InputError, match=f"log.: no row has the label '{empty}'; fill in that"):
+        load(source(bad, bad.clear(), roles=TWO), tmp_path, 1)
+    for frames in ((bad, good), (good.clear(), good, bad)):
+        assert len(columns(load(source(*frames, roles=TWO), tmp_path, 1))[0]) == 6
 
 
 def test_ratings_have_one_threshold(tmp_path):

@@ -28,7 +28,7 @@ from tensorflow_datasets.core.writer import ExampleWriter
 
 from diet_jax import command
 from diet_jax.data import beam_steps as do
-from diet_jax.data import cache_folder, records, store
+from diet_jax.data import cache_folder, records, spool, store
 from diet_jax.data.prepare import one_at_a_time, readable_errors
 from diet_jax.data.source import Reject
 from diet_jax.types import Config, InputError
@@ -77,7 +77,7 @@ def prepared(pipeline: Any, job: do.Job, out: str) -> Any:
     times = gather(each(chunks, do.asked, done, job), list, name="times")
     borders = gather(chunks | with_(do.runs, times, job), do.cut, job)
     about = gather(each(chunks, do.labels, borders), do.check_classes, borders, job)
-    if do.counted(job):
+    if spool.counted(job.roles):
         by_value = each(chunks, do.count, job) | "by value" >> beam.GroupByKey()
         both = (chunks, each(by_value, do.counts_before)) | "with counts" >> beam.CoGroupByKey()
         chunks = both | with_(do.fill_counts, job)

@@ -5,8 +5,6 @@ k * CHUNK .. of the log in order of time, as records (`spool.record`) whose code
 whole log's values; (k, rows) stands for one.
 """
 
-import hashlib
-import json
 import tempfile
 import zlib
 from bisect import bisect_right
@@ -21,12 +19,11 @@ import polars as pl
 from etils import epath
 
 from diet_jax.data import check_keys, features, find, progress, records, spool, stages, store
-from diet_jax.data import roles as roles_
 from diet_jax.data.clean import clean, require_columns, used
 from diet_jax.data.columns import usual_unit
-from diet_jax.data.prepare import digest
+from diet_jax.data.prepare import description, digest, key_of
 from diet_jax.data.progress import Progress
-from diet_jax.data.source import Block, Part, Reject, Roles, Source
+from diet_jax.data.source import Block, Part, Reject, Roles, Source, still_lacking
 from diet_jax.data.vocabulary import Vocabulary
 from diet_jax.types import Config, InputError
 
@@ -62,7 +59,7 @@ class Piece(NamedTuple):
     rows: np.ndarray
     values: dict[str, pl.Series]
     rejects: list[Reject]
-    lacking: dict[str, str]
+    lacking: dict[str, str] | None
 
 
 class Words(NamedTuple):
@@ -96,14 +93,8 @@ def make_job(config: Config) -> Job:
     given, cuts = config.data, config.stages
     cuts = stages.Cuts(cuts.count, tuple(cuts.fractions), cuts.interval)
     about = {k: v for k, v in given.to_dict().items() if k not in ("path", "tfds_dir", "cache")}
-    if given.min_count < 1:
-        raise InputError(f"data.min_count is {given.min_count}; set it to 1 or more")
-    if not 0 <= given.max_rejected <= 1:
-        raise InputError(f"data.max_rejected is {given.max_rejected}; set it to 0 .. 1")
-    stages.check(cuts)
     with source_of(given) as s:
-        roles_.check(s.roles)
-        said = [store.FORMAT, s.name, s.roles, cuts, given.min_count, given.max_rejected, about]
+        said = description(s, cuts, given.min_count, given.max_rejected, about)
         where = spool.where(s)
         return Job(given, cuts, s.roles, s.name, s.licence, where, len(s.parts), said)
 
@@ -153,8 +144,8 @@ def files_below(path: epath.Path) -> Iterator[epath.Path]:
         yield from files_below(inner)
 
 
-def look(number: int, job: Job) -> tuple[int, str, list[str]]:
-    """A part's number, the first unit that its times are in, and the digests of its files."""
+def look(number: int, job: Job) -> tuple[int, str, list[tuple[str, str]]]:
+    """A part's number, the first unit that its times are in, and its files' paths and digests."""
     with source_of(job.data, number) as source, tempfile.TemporaryDirectory() as cache:
         part, unit = source.parts[number], ""
         for block in part.blocks():
@@ -164,7 +155,7 @@ def look(number: int, job: Job) -> tuple[int, str, list[str]]:
                 unit = usual_unit(time, part.where)
                 if unit or time.dtype.is_temporal():
                     break
-        return number, unit, [digest(Path(file), Path(cache)) for file in part.files]
+        return number, unit, [(file, digest(Path(file), Path(cache))) for file in part.files]
 
 
 def read(number: int, job: Job, parts: list) -> Iterator[Piece]:
@@ -191,7 +182,7 @@ def tally(blocks: list, job: Job) -> Progress:
             rows=done.rows + n,
             rejected=dict(Counter(done.rejected) + rejected),
             first=done.first or first,
-            lacking=progress.still_lacking(done, lacking),
+            lacking=still_lacking(done.lacking, lacking),
         )
         if done.seen - saved.seen >= spool.SEGMENT:
             progress.check_rejected(done, job.data.max_rejected)
@@ -356,18 +347,6 @@ def check_classes(found: list[tuple], borders: np.ndarray, job: Job) -> list[dic
 # Counts and histories -----------------------------------------------------------------------------
 
 
-def counted(job: Job) -> list[tuple[int, int]]:
-    """The columns of codes that are derived counts, and those of what they count."""
-    names = [field.name for field in job.roles.fields]
-    columns = dict(spool.columns_of(job.roles.fields))
-    pairs = [field.derived.partition(":") for field in job.roles.fields]
-    return [
-        (columns[f].start, columns[names.index(of)].start)
-        for f, (kind, _, of) in enumerate(pairs)
-        if kind == "count"
-    ]
-
-
 def scatter(keys: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
     shard = keys % SHARDS
     for s in np.unique(shard):
@@ -376,7 +355,7 @@ def scatter(keys: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
 
 def count(chunk: tuple[int, np.ndarray], job: Job) -> Iterator[tuple]:
     """How often each value is in the chunk, by column and shard."""
-    for j, (_, of) in enumerate(counted(job)):
+    for j, (_, of) in enumerate(spool.counted(job.roles)):
         codes, n = np.unique(spool.countable(chunk[1], of, job.roles), return_counts=True)
         for s, mine in scatter(codes):
             yield (j, s), (chunk[0], codes[mine], n[mine])
@@ -394,7 +373,7 @@ def counts_before(group: tuple) -> Iterator[tuple]:
 def fill_counts(group: tuple, job: Job) -> tuple[int, np.ndarray]:
     k, (chunks, before) = group
     rows = chunks[0].copy()
-    for j, (to, of) in enumerate(counted(job)):
+    for j, (to, of) in enumerate(spool.counted(job.roles)):
         codes, n = (
             np.concatenate(x) for x in zip(*(b[1:] for b in before if b[0] == j), strict=True)
         )
@@ -458,11 +437,6 @@ def histories(rows: np.ndarray, found: Iterable[tuple], nobody: int, roles: Role
 # Vocabulary, scales, rows -------------------------------------------------------------------------
 
 
-def columns(job: Job) -> np.ndarray:
-    """int [C]: the field of each column of codes."""
-    return np.repeat(range(len(job.roles.fields)), [field.width for field in job.roles.fields])
-
-
 def starts(values: dict[str, pl.Series], job: Job) -> np.ndarray:
     """int64 [F + 1]: the first slot of each field, and that of no value. A history has none."""
     sizes = [len(values[field.name]) for field in job.roles.fields]
@@ -473,7 +447,7 @@ def observe(chunk: tuple, borders: np.ndarray, first: np.ndarray, job: Job) -> I
     """By shard: the slots in each stage of the chunk, their first cells and counts."""
     k, rows = chunk
     codes = rows["codes"]
-    slots = np.where(codes < 0, first[-1], codes + first[columns(job)])
+    slots = np.where(codes < 0, first[-1], codes + first[spool.field_of(job.roles.fields)])
     for s, piece in by_stage(k, len(rows), borders):
         seen, at, n = np.unique(slots[piece], return_index=True, return_counts=True)
         at += (k * records.CHUNK + piece.start) * slots.shape[1]
@@ -528,7 +502,7 @@ def fit(found: list[tuple], borders: np.ndarray, shift, job: Job) -> tuple[featu
 def encode(group: tuple, borders, first, nobody, words: Words, scales, job: Job) -> Iterator[tuple]:
     """The examples of a chunk, by the number of their first row."""
     k, (chunks, found) = group
-    rows, fields = chunks[0], columns(job)
+    rows, fields = chunks[0], spool.field_of(job.roles.fields)
     slots = np.where(rows["codes"] < 0, first[-1], rows["codes"] + first[fields])
     if job.roles.history:
         item = store.item_column(job.roles)
@@ -552,14 +526,17 @@ def encode(group: tuple, borders, first, nobody, words: Words, scales, job: Job)
 def shapes(job: Job) -> dict[str, tuple]:
     """The shape of each column of an example."""
     history = job.roles.history.length if job.roles.history else 0
-    width = {"ids": (len(columns(job)) + history,), "dense": (len(job.roles.dense),)}
+    width = {
+        "ids": (len(spool.field_of(job.roles.fields)) + history,),
+        "dense": (len(job.roles.dense),),
+    }
     left_out = ["dense"] * (not job.roles.dense) + ["weight"] * (not job.roles.weight)
     return {name: (None, *width.get(name, ())) for name in store.TYPES if name not in left_out}
 
 
 def describe(_, parts, done: Progress, values, borders, about, words: Words, scales, job, out):
     """Writes what goes with the rows: vocabulary, manifest, and the key in the cache."""
-    roles, fields = job.roles, columns(job)
+    roles, fields = job.roles, spool.field_of(job.roles.fields)
     sizes = np.diff(starts(values, job)).tolist()
     rows = spool.Spool(Path(), spool.record(roles), done.rows, values, done.rejected)
     with tempfile.TemporaryDirectory() as folder:
@@ -572,6 +549,5 @@ def describe(_, parts, done: Progress, values, borders, about, words: Words, sca
     ]
     made = store.manifest(job.name, job.licence, roles, done.rows, scales, stages, done.rejected)
     (epath.Path(out) / "manifest.json").write_text(made)
-    said = [*job.about, *(digests for _, _, digests in sorted(parts))]
-    key = hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:24]
+    key = key_of(job.about, [contents for _, _, contents in sorted(parts)])
     (epath.Path(out) / "key.txt").write_text(key)

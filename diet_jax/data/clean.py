@@ -35,6 +35,7 @@ CURES = {
     "is neither 0 nor 1": "give labels 0 and 1, or set --config.data.threshold if it is a rating",
     "is not a rating": "give ratings that are numbers",
     "is not a positive weight": "give weights above 0",
+    "no label is there": "fill in one of data.label and data.more_labels, or leave that row out",
     "is nested": "give plain values, or name the column in data.multi if it holds lists",
     "is not a finite float32 number": "fill or remove it, or name the column in data.categorical",
 }
@@ -57,7 +58,7 @@ class Clean(NamedTuple):
     dense: np.ndarray
     user: pl.Series
     fields: dict[str, pl.Series]
-    lacking: dict[str, str] = {}
+    lacking: dict[str, str] | None = {}
 
 
 def clean(
@@ -95,7 +96,7 @@ def check(block: Block, roles: Roles, where: str, unit: str) -> tuple[Clean, lis
     unit: of numeric times, see UNITS; "" where there are none. With several labels, a row is
     checked, and can be rejected, once for each of them.
     """
-    block, task = by_label(block, roles)
+    block, task = by_label(block, roles, where)
     frame, bad, rejects = block.frame, np.zeros(len(block.frame), bool), list(block.rejects)
 
     def refuse(which: pl.Series, column: str, reason: str) -> None:
@@ -162,16 +163,33 @@ def check(block: Block, roles: Roles, where: str, unit: str) -> tuple[Clean, lis
     return found, sorted(rejects, key=lambda reject: reject.row)
 
 
-def by_label(block: Block, roles: Roles) -> tuple[Block, np.ndarray]:
+def by_label(block: Block, roles: Roles, where: str) -> tuple[Block, np.ndarray]:
     """The block with each row once for each label that it has, and int64 [n]: which it is.
 
-    Of several labels some may be missing: then there is no such row. A single one may not.
+    Of several labels some may be missing, but not all: then there is no such row. A single one may
+    not. A label that no row of the block has is among those `lacking`.
     """
     if not roles.more_labels:
         return block, np.zeros(len(block.frame), np.int64)
     there = np.stack([~is_absent(block.frame[name]).to_numpy() for name in roles.labels], axis=1)
     row, task = np.nonzero(there)  # row by row
-    return block._replace(frame=block.frame[row], rows=block.rows.gather(row)), task
+    none = block.rows.gather(np.flatnonzero(~there.any(1)))
+    rejects = [Reject(where, number, roles.label, "", "no label is there") for number in none]
+    cure = "fill in that column, or take it out of data.label and data.more_labels"
+    absent = {
+        name: f"{where}: no row has the label {name!r}; {cure}"
+        for number, name in enumerate(roles.labels)
+        if not (task == number).any()
+    }
+    return (
+        Block(
+            block.frame[row],
+            block.rows.gather(row),
+            (*block.rejects, *rejects),
+            None if block.lacking is None else absent | block.lacking,
+        ),
+        task,
+    )
 
 
 def require_columns(have: Sequence[str], names: tuple[str, ...], where: str) -> None:

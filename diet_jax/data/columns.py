@@ -9,7 +9,7 @@ MISSING = "<missing>"
 # Microseconds in a unit of time, and below which number it is read as that unit: in each, that
 # number is the year 5138 or earlier, and in the next it is March 1973, before any log of ours.
 UNITS = {"seconds": (1_000_000, 1e11), "milliseconds": (1_000, 1e14), "microseconds": (1, 9e15)}
-_ISO_DATE, _ZONE = r"^[+-]?\d{4,}-\d\d-\d\d", r":.*(Z|[+-]\d\d:?\d\d)$"
+_ISO_DATE, _ZONE = r"^[+-]?\d{4,}-\d\d-\d\d", r":.*(Z|[+-]\d\d(:?\d\d)?)$"
 # YYYYMMDD, and HH, HHMM or HHMMSS behind it
 _DIGITS = r"^(19|20)\d\d(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])(([01]\d|2[0-3])([0-5]\d){0,2})?$"
 # How many microseconds a unit is, or how many units a microsecond is.
@@ -54,14 +54,17 @@ def category(raw: pl.Series, where: str) -> pl.Series:
 def categories(raw: pl.Series, where: str, separator: str) -> pl.Series:
     """List [n] of text or whole numbers, empty where there is no value.
 
-    raw: lists, or text that `separator` splits; without a separator the text is one value.
+    raw: lists, or text that `separator` splits, blanks around values dropped; without a separator
+    the text is one value.
     """
     raw = raw.arr.to_list() if isinstance(raw.dtype, pl.Array) else raw
     if isinstance(raw.dtype, pl.List) and _is_single(raw.dtype.inner):
         lists = raw
     elif raw.dtype in (pl.String, pl.Null):
         text = raw.cast(pl.String)
-        lists = text.str.split(separator) if separator else text.reshape((-1, 1)).arr.to_list()
+        lists = text.reshape((-1, 1)).arr.to_list()
+        if separator:
+            lists = text.str.split(separator).list.eval(pl.element().str.strip_chars(" "))
     else:
         raise _wrong_kind(raw, where, "several values; give lists, or text with a separator")
     kind, value = lists.dtype.inner, pl.element()  # pyright: ignore[reportAttributeAccessIssue]
@@ -74,13 +77,18 @@ def categories(raw: pl.Series, where: str, separator: str) -> pl.Series:
 
 
 def as_text(raw: pl.Series) -> pl.Series:
-    """String [n], null where there is no value: 7.0 is 7, as other files may write the same id."""
+    """String [n], null where there is no value. A number of whatever type is 7 if it is 7.0 (and
+    below 2^63), as other files may write the same id; text stays as it is."""
     return raw.to_frame("").select(_text(pl.first(), raw.dtype)).to_series()
 
 
 def _text(value: pl.Expr, kind) -> pl.Expr:
     if kind.is_float():
-        return value.fill_nan(None).cast(pl.String).str.strip_suffix(".0")
+        # Polars writes large numbers with an exponent.
+        whole, text = value.cast(pl.Int64, strict=False), value.fill_nan(None).cast(pl.String)
+        return pl.when(whole == value).then(whole.cast(pl.String)).otherwise(text)
+    if kind.is_decimal() and kind.scale:
+        return value.cast(pl.String).str.strip_chars_end("0").str.strip_suffix(".")
     if kind not in (pl.Date, pl.Datetime):
         return value.cast(pl.String)
     # Beyond its calendar Polars panics: there, the number that is stored.
@@ -146,7 +154,7 @@ def moment(raw: pl.Series, where: str, unit: str) -> tuple[pl.Series, pl.Series]
     if raw.dtype in (pl.Date, pl.Datetime):
         return raw.to_frame("").select(_micros(pl.first(), raw.dtype)).to_series(), never
     if not _looks_numeric(raw):
-        text = raw.str.strip_chars()
+        text = raw.str.strip_chars().str.replace("z$", "Z")
         is_date, has_zone = text.str.contains(_ISO_DATE), text.str.contains(_ZONE)
         # Polars wants all of a column with a zone, or none.
         known = [

@@ -32,13 +32,15 @@ _CURES = {
 
 
 @contextmanager
-def told(where: str) -> Iterator[None]:
-    """Turns what the libraries raise into InputError."""
+def told(where: str, cure: str = "") -> Iterator[None]:
+    """Turns what the libraries raise into InputError. cure: what to do about all of it, "" for what
+    helps with a log."""
     try:
         yield
     except InputError:
         raise
     except _TROUBLES as error:
-        cure = "check that it is complete and of the format that its name says"
-        default = f"cannot be read ({one_line(error)}); {cure}"
-        raise InputError(f"{where}: {_CURES.get(type(error), default)}") from error
+        usual = "check that it is complete and of the format that its name says"
+        default = f"cannot be read ({one_line(error)}); {cure or usual}"
+        said = default if cure else _CURES.get(type(error), default)
+        raise InputError(f"{where}: {said}") from error

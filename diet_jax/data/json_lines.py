@@ -4,6 +4,7 @@ import io
 import json
 from collections.abc import Iterable
 from contextlib import suppress
+from decimal import Decimal
 from itertools import chain
 from typing import Any
 
@@ -25,7 +26,7 @@ def objects(
 ) -> Piece:
     """Reads all lines at once, or one by one if one is bad or their types do not agree.
 
-    Keys that are not kept are there by name, full of nulls.
+    Keys that are none of `columns` are there by name, full of nulls.
     """
     count = data.count(b"\n")
     frame = _scan_objects(data, columns, lists)
@@ -46,13 +47,10 @@ def objects(
         else:
             good.append(value)
             rows.append(number)
-    kept = [name for name in keys if not columns or name in columns]
+    kept = [name for name in columns if name in keys]
     cells = ([_in_list(value.get(n), lists.get(n)) for value in good] for n in kept)
-    series = map(_series, kept, cells)
-    flat = [column for column in series if column is not None]
-    frame = pl.DataFrame(flat or None, height=len(good))
-    if columns:
-        frame = filled(frame, dict.fromkeys(str(_text(key)) for key in keys), len(good))
+    frame = pl.DataFrame(list(map(_series, kept, cells)) or None, height=len(good))
+    frame = filled(frame, dict.fromkeys(str(_text(key)) for key in keys), len(good))
     return Piece(frame, pl.Series(rows, dtype=pl.Int64), tuple(rejects), b"", row + count)
 
 
@@ -64,18 +62,15 @@ def _scan_objects(
     try:
         scan = pl.scan_ndjson(io.BytesIO(data), infer_schema_length=None)
         kinds = scan.collect_schema()
-        lone = [name for name in columns if name not in lists]
-        flat = [n for n, k in kinds.items() if not (k if n in lone else inner(k)).is_nested()]
-        if set(columns).intersection(kinds).difference(flat):
+        kept = [name for name in columns if name in kinds]
+        if any((inner(kinds[n]) if n in lists else kinds[n]).is_nested() for n in kept):
             return None
-        frame = scan.select(n for n in flat if not columns or n in columns).collect()
+        frame = scan.select(kept).collect()
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, ValueError):
         return None
     largest = frame.select(cs.float().abs().max()).rows()
     if any((cell or 0) >= 2**53 for cell in chain(*largest)):
         return None
-    if not columns:
-        return frame
     if any(map(_may_hide, frame)):
         return None
     # Text is left to be split.
@@ -100,12 +95,18 @@ def inner(kind: pl.DataType) -> Any:
 
 def _object(line: bytes) -> tuple[dict[str, Any], str]:
     try:
-        value = json.loads(line.decode())
+        value = json.loads(line.decode(), object_pairs_hook=_first_of_each)
     except UnicodeDecodeError:
         return {}, "not UTF-8"
     except (ValueError, RecursionError):
         return {}, "not JSON"
     return (value, "") if isinstance(value, dict) else ({}, "not an object")
+
+
+def _first_of_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Of a key that comes twice the first value, as Polars takes it."""
+    found = dict(pairs)
+    return found if len(found) == len(pairs) else dict(reversed(pairs))
 
 
 def _is_nested(value: Any, in_list: bool) -> bool:
@@ -117,32 +118,32 @@ def _in_list(value: Any, separator: str | None) -> Any:
     """A value of a column of lists as one; those that text holds if there is a separator."""
     if separator is None or value is None or isinstance(value, list):
         return value
-    return value.split(separator) if separator and isinstance(value, str) else [value]
+    if separator and isinstance(value, str):
+        return [one.strip(" ") for one in value.split(separator)]
+    return [value]
 
 
-def _series(name: str, values: list[Any]) -> pl.Series | None:
-    """A column of JSON values: of their type if it is one, else text; None if they are nested."""
+def _series(name: str, values: list[Any]) -> pl.Series:
+    """A column of JSON values, or lists of them: of their type if it is one, else text."""
     lists = {type(value) for value in values} <= {list, type(None)}
     kinds = {type(value) for value in (chain(*filter(None, values)) if lists else values)}
     kinds.discard(type(None))
-    if kinds and kinds <= {dict, list}:
-        return None
     # Polars would round what is not of the first value's type.
     with suppress(TypeError, OverflowError, UnicodeEncodeError):
         if len(kinds) < 2:
             return pl.Series(name, values)
     if lists:
         cells = [cell if cell is None else [_text(item) for item in cell] for cell in values]
-        return pl.Series(_text(name), cells, pl.List(pl.String))
-    return pl.Series(_text(name), [_text(value) for value in values], pl.String)
+        return pl.Series(name, cells, pl.List(pl.String))
+    return pl.Series(name, [_text(value) for value in values], pl.String)
 
 
 def _text(value: Any) -> str | None:
-    if value is None:
+    if value is None or value != value:
         return None
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)  # as Polars writes it
     text = value if isinstance(value, str) else json.dumps(value)
+    if isinstance(value, float):
+        text = f"{Decimal(text):f}".removesuffix(".0")  # as Polars writes it
     return text.encode("utf8", "replace").decode()
 
 

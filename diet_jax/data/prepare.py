@@ -35,23 +35,16 @@ def prepare(
 ) -> Path:
     """The folder of the prepared log, made now unless the cache holds it.
 
-    It is found by the content of the files, the roles and the arguments (`about`: anything else
-    that decides what the source yields, as JSON). An interrupted preparation resumes. Raises
-    InputError for bad input, or if the cache cannot be written; then nothing of it is left but the
-    rejected rows.
+    It is found by the content and the names of the files (not of their folders), the roles and the
+    arguments (`about`: anything else that decides what the source yields, as JSON). An interrupted
+    preparation resumes. Raises InputError for bad input, or if the cache cannot be written; then
+    nothing of it is left but the rejected rows.
     """
-    if min_count < 1:
-        raise InputError(f"data.min_count is {min_count}; set it to 1 or more")
-    if not 0 <= max_rejected <= 1:
-        raise InputError(f"data.max_rejected is {max_rejected}; set it to 0 .. 1")
-    roles.check(source.roles)
-    stages.check(cuts)
+    said = description(source, cuts, min_count, max_rejected, about)
     with readable_errors(cache, "free some space, or set --config.data.cache to another folder"):
         cache.mkdir(parents=True, exist_ok=True)
-        said = [store.FORMAT, source.name, source.roles, cuts, min_count, max_rejected, about]
         known = {file: digest(Path(file), cache) for part in source.parts for file in part.files}
-        said += [[known[file] for file in part.files] for part in source.parts]
-        key = hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:24]
+        key = key_of(said, [[(file, known[file]) for file in part.files] for part in source.parts])
         final, draft = cache / key, cache / f"{key}.part"
         aside = cache / f"{key}.rejected.csv"
         if final.exists():
@@ -85,16 +78,45 @@ def prepare(
     return final
 
 
+def description(
+    source: Source, cuts: Cuts, min_count: int, max_rejected: float, about: Any
+) -> list[Any]:
+    """All that names a prepared log in the cache but its files, as JSON; see `prepare`.
+
+    Raises InputError for what no log can be prepared with.
+    """
+    if min_count < 1:
+        raise InputError(f"data.min_count is {min_count}; set it to 1 or more")
+    if not 0 <= max_rejected <= 1:
+        raise InputError(f"data.max_rejected is {max_rejected}; set it to 0 .. 1")
+    roles.check(source.roles)
+    stages.check(cuts)
+    return [store.FORMAT, source.name, source.roles, cuts, min_count, max_rejected, about]
+
+
+def key_of(said: list[Any], parts: list[list[tuple[str, str]]]) -> str:
+    """The name of a prepared log. said: its `description`; parts: paths and digests of each part's
+    files. How a file is read may hang on its name."""
+    said = said + [[(Path(file).name, content) for file, content in part] for part in parts]
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:24]
+
+
 def digest(file: Path, cache: Path) -> str:
     """SHA-256 of a file's content, remembered in the cache by its path, size and time of change."""
-    known = cache / "digests" / hashlib.sha256(str(file.absolute()).encode()).hexdigest()[:24]
+    path = str(file.absolute())
+    try:
+        known = cache / "digests" / hashlib.sha256(path.encode()).hexdigest()[:24]
+    except UnicodeEncodeError as error:
+        shown = path.encode("utf8", "backslashreplace").decode()
+        raise InputError(f"{shown}: its name is not UTF-8; rename it") from error
     with readable_errors(file, "check the path, and that it can be read"):
         stat = file.stat()
         state = [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
         if known.exists():
-            remembered = json.loads(known.read_text())
-            if remembered["state"] == state:
-                return remembered["sha256"]
+            with suppress(ValueError, KeyError, TypeError):  # a note that is damaged is made anew
+                remembered = json.loads(known.read_text())
+                if remembered["state"] == state:
+                    return remembered["sha256"]
         with open(file, "rb") as content:
             found = hashlib.file_digest(content, "sha256").hexdigest()
     with suppress(OSError):  # a cache that can only be read will do if the log is in it

@@ -27,7 +27,8 @@ class Progress(NamedTuple):
     last: int = -1  # the latest time so far, microseconds
     ascending: bool = True  # no row came before an earlier one
     sizes: dict[str, int] = {}  # values by column
-    lacking: dict[str, str] = {}  # columns that no row had so far, and what to say if none does
+    # Columns that no row had so far, and what to say if none does; None before rows showed any.
+    lacking: dict[str, str] | None = None
 
     @property
     def seen(self) -> int:
@@ -36,11 +37,19 @@ class Progress(NamedTuple):
 
 
 def resume(folder: Path, coders: dict[str, Codes]) -> Progress:
-    """What was read before; `coders` learn the values again, in their order."""
+    """What was read before; `coders` learn the values again, in their order.
+
+    If what is said of it is damaged, or is of another version, all of it goes.
+    """
     file = folder / "progress.json"
     if not file.exists():
         return Progress()
-    done = Progress(**json.loads(file.read_text()))
+    try:
+        done = Progress(**json.loads(file.read_text()))
+    except (ValueError, TypeError):
+        for old in folder.iterdir():
+            old.unlink()
+        return Progress()
     for k, (name, coder) in enumerate(coders.items()):
         for piece in sorted(folder.glob(f"values-{k}-*.parquet")):
             start, known = int(piece.stem.split("-")[-1]), len(coder)
@@ -84,15 +93,10 @@ def in_words(reject: Reject) -> str:
     return f"{where}: {what}; {CURES.get(reject.reason, OTHER_CURE)}"
 
 
-def still_lacking(done: Progress, lacking: dict[str, str]) -> dict[str, str]:
-    """`Progress.lacking` after a further block. lacking: its own."""
-    return {n: said for n, said in lacking.items() if not done.seen or n in done.lacking}
-
-
 def check(done: Progress, limit: float) -> None:
     """At the end of the log: raises InputError for a column that no row had, too, which may be why
     rows are rejected."""
-    for message in done.lacking.values():
+    for message in (done.lacking or {}).values():
         raise InputError(message)
     check_rejected(done, limit)
 

@@ -75,32 +75,28 @@ def delimited(
 
 def jsonl(
     path: str | Path,
-    columns: tuple[str, ...] = (),
+    columns: tuple[str, ...],
     lists: dict[str, str] = {},  # noqa: B006 (not changed)
-    member: str = "",
 ) -> Part:
     """One JSON object a line, gzipped if its name ends in .gz: scalars typed, lists of them List.
 
-    columns: the keys to keep, () for all. A key that a row lacks is null; a block says which of
+    columns: the keys to keep. A key that a row lacks is null; a block says which of
     `columns` it lacks. A column has one type in a block, but its type may differ between blocks:
     where a block's rows do not agree it is String, with numbers in their plain text form.
     lists: those of `columns` that hold lists, and what separates the values of a text that stands
     among these; a single value is a list, too. Rejected: lines that are not JSON, or not an object,
-    and rows with an object, or a list that is not of `lists`, in `columns`. For all keys, columns
-    of nothing but those are left out instead.
+    and rows with an object, or a list that is not of `lists`, in `columns`.
     Raises InputError if the file cannot be read or is empty.
     """
 
     def blocks(chunks: Iterator[bytes], where: str) -> Iterator[Block]:
-        names = dict.fromkeys(columns)
         for block in text.blocks(chunks, partial(json_lines.objects, where, columns, lists)):
             have = block.frame.columns
-            if not columns:
-                names |= dict.fromkeys(have)
-            frame = json_lines.filled(block.frame, names, len(block.rows))
-            yield block._replace(frame=frame, lacking=lacking(have, columns, where) if have else {})
+            frame = json_lines.filled(block.frame, columns, len(block.rows))
+            lacks = lacking(have, columns, where) if have else None
+            yield block._replace(frame=frame, lacking=lacks)
 
-    return _text_part(path, member, blocks)
+    return _text_part(path, "", blocks)
 
 
 def parquet(path: str | Path, columns: tuple[str, ...] = ()) -> Part:
@@ -174,7 +170,12 @@ _READERS: dict[str, Callable[..., Part]] = {
     **dict.fromkeys((".arrow", ".feather", ".ipc"), arrow),
     **dict.fromkeys((".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz"), jsonl),
 }
-_NO_LOG = re.compile(r"[._]|readme|licen[cs]e|.*\.md$", re.IGNORECASE)
+# The marks are those of Spark, Databricks and Parquet's writers.
+_NO_LOG = re.compile(
+    r"_SUCCESS|_(common_)?metadata|_(started|committed).*|.*\.md|"
+    r"(readme|licen[cs]e)(\.(txt|rst|html))?",
+    re.IGNORECASE,
+)
 
 
 def table_parts(
@@ -184,8 +185,9 @@ def table_parts(
 ) -> tuple[Part, ...]:
     """A file, or the files of a folder sorted by name, each read as the end of its name says.
 
-    columns, lists: see `jsonl`. Of a folder, hidden files are left out, and what is named as a
-    readme, a licence or a mark (_SUCCESS) is.
+    columns: those to keep; () for all, unless there are JSON lines. lists: see `jsonl`. Of a
+    folder, what is hidden is left out, and files that are named as a readme, a licence, Markdown or
+    a mark (_SUCCESS) are.
     Raises InputError if there is no such path, nothing at it with a known ending, or something else
     in the folder.
     """
@@ -200,7 +202,7 @@ def table_parts(
         if ending:
             more = {"lists": lists} if _READERS[ending] is jsonl else {}
             parts.append(_READERS[ending](file, columns=columns, **more))
-        elif inside and not _NO_LOG.match(file.name):
+        elif inside and not (file.is_file() and _NO_LOG.fullmatch(file.name)):
             raise InputError(
                 f"{file}: would be left out; move it away, or make it a file that ends in {known}"
             )
@@ -239,11 +241,11 @@ def _table_part(where: str, tables: Callable[[bytes], Iterator[Any]]) -> Part:
             if not head:
                 raise InputError(f"{where}: is empty; give a file with at least one row")
             batches = tables(head)
-            empty = _plain(next(batches))
+            empty = _plain(next(batches), where)
             for batch in filter(len, batches):
                 # Polars trusts offsets and UTF-8: a damaged file would make it read anywhere.
                 batch.validate(full=True)
-                yield Block(_plain(batch), text.numbers(row, len(batch)))
+                yield Block(_plain(batch, where), text.numbers(row, len(batch)))
                 row += len(batch)
             if row == 1:
                 yield Block(empty, text.numbers(1, 0))
@@ -256,10 +258,13 @@ def _names(have: Iterable[str]) -> pa.Table:
     return pa.table({name: pa.nulls(0) for name in have})
 
 
-def _plain(table: Any) -> pl.DataFrame:
+def _plain(table: Any, where: str) -> pl.DataFrame:
     """Categories, also in lists, as String; without metadata, whose damage makes Polars panic."""
-    for kind in table.schema.types:
+    for name, kind in zip(table.schema.names, table.schema.types, strict=True):
         getattr(kind, "tz", None)  # raises if it is not UTF-8
+        if "decimal256" in str(kind):  # of which Polars panics
+            cure = "write it with 38 digits or less, or as text"
+            raise InputError(f"{where}, column {name!r}: holds {kind}; {cure}")
     frame = pl.DataFrame(pa.table(table.columns, names=table.schema.names))
     coded: dict[Any, Any] = {
         name: pl.List(pl.String) if isinstance(kind, pl.List) else pl.String

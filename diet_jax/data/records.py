@@ -10,7 +10,7 @@ import numpy as np
 
 T = TypeVar("T")
 CHUNK = 1 << 14  # rows handled at once
-IN_MEMORY = 1 << 22  # rows sorted at once
+IN_MEMORY = 1 << 28  # bytes of the rows sorted at once
 MOST_CUTS = 200  # by which a file is dealt at once: twice as many files are open
 
 
@@ -42,12 +42,15 @@ def sort_into(out: IO[bytes], path: Path, dtype: np.dtype, n: int) -> None:
 
     A file that is too long is first dealt into files of adjacent times.
     """
-    if n <= IN_MEMORY:
+    most = max(IN_MEMORY // dtype.itemsize, 1)
+    if n <= most:
         rows = np.fromfile(path, dtype)
-        append(out, rows[np.argsort(rows["time"], kind="stable")])
+        order = np.argsort(rows["time"], kind="stable")
+        for at in range(0, n, CHUNK):  # all of them in order would take the memory again
+            append(out, rows[order[at : at + CHUNK]])
         return
     times = np.memmap(path, dtype, "r", shape=(n,))["time"]
-    shares = np.linspace(0, 1, 2 + min(2 * n // IN_MEMORY, MOST_CUTS))[1:-1]
+    shares = np.linspace(0, 1, 2 + min(2 * n // most, MOST_CUTS))[1:-1]
     borders = np.unique(np.quantile(times[:: -(-n // 100_000)], shares, method="lower"))
     del times
     pieces = [path.with_name(f"{path.name}.{k}") for k in range(2 * len(borders) + 1)]

@@ -6,6 +6,7 @@ from diet_jax.data.source import TASK, Field, Roles
 from diet_jax.types import InputError
 
 DERIVED = ("hour", "weekday", "day")
+MOST = 1 << 16  # values of a field in one row
 SCALES = ("none", "standard", "log", "quantile")
 
 
@@ -44,21 +45,24 @@ def check(roles: Roles) -> None:
             raise InputError(f"data.scale of {name!r} is {feature.scale!r}; set it to {known}")
         if missing is not None and not (isinstance(missing, int | float) and abs(missing) < 3e38):
             raise InputError(f"data.missing of {name!r} is {missing!r}; give a finite number")
-    if not math.isfinite(roles.threshold):
-        raise InputError(f"data.threshold is {roles.threshold}; give a number, < 0 for labels 0/1")
+    if not (isinstance(roles.threshold, int | float) and math.isfinite(roles.threshold)):
+        raise InputError(
+            f"data.threshold is {roles.threshold!r}; give a number, < 0 for labels 0/1"
+        )
     if roles.history and roles.history.field not in plain:
         raise InputError(
             f"data.history is {roles.history.field!r}; set it to one of {', '.join(plain)}"
         )
-    if roles.history and roles.history.length < 1:
-        raise InputError(f"data.history_length is {roles.history.length}; set it to 1 or more")
+    if roles.history and not 1 <= roles.history.length <= MOST:
+        length = roles.history.length
+        raise InputError(f"data.history_length is {length}; set it to 1 .. {MOST}")
 
 
 def check_field(field: Field, plain: list[str]) -> None:
     """plain: the fields with one value of the source's own, of which rows can be counted."""
     name, (kind, _, of) = field.name, field.derived.partition(":")
-    if field.width < 1:
-        raise InputError(f"field {name!r} has the width {field.width}; give it 1 or more")
+    if not 1 <= field.width <= MOST:
+        raise InputError(f"field {name!r} has the width {field.width}; give it 1 .. {MOST}")
     if not (isinstance(field.hashed, int) and 0 <= field.hashed < 2**31):
         raise InputError(f"data.hashed of {name!r} is {field.hashed!r}; set it to 0 or more rows")
     if field.derived == TASK and field.width > 1:

@@ -26,13 +26,22 @@ class Block(NamedTuple):
     frame: one column per raw column, of any type. rows: Int64 [n], each row's number in its file,
     1-based, the header not counted. rejects: rows of this block that could not be split into cells.
     lacking: of columns that rows may lack, those that all of them do, and what to say if no row of
-    the log has one.
+    the log has one; None if no row shows what it has.
     """
 
     frame: pl.DataFrame
     rows: pl.Series
     rejects: tuple[Reject, ...] = ()
-    lacking: dict[str, str] = {}
+    lacking: dict[str, str] | None = {}
+
+
+def still_lacking(
+    before: dict[str, str] | None, lacking: dict[str, str] | None
+) -> dict[str, str] | None:
+    """What rows lack of which it is known what they lack, see `Block`, and what further ones do."""
+    if before is None or lacking is None:
+        return lacking if before is None else before
+    return {name: said for name, said in lacking.items() if name in before}
 
 
 class Part(NamedTuple):

@@ -25,10 +25,9 @@ from diet_jax.data.progress import (
     lines,
     resume,
     save,
-    still_lacking,
 )
 from diet_jax.data.records import append, one_ahead, read_chunks, sort_into
-from diet_jax.data.source import TASK, Field, Roles, Source
+from diet_jax.data.source import TASK, Field, Roles, Source, still_lacking
 from diet_jax.files import replace_file
 from diet_jax.types import InputError
 
@@ -63,6 +62,22 @@ def columns_of(fields: tuple[Field, ...]) -> list[tuple[int, slice]]:
     """Each field's number and its columns of codes."""
     ends = np.cumsum([0, *(field.width for field in fields)])
     return [(f, slice(int(ends[f]), int(ends[f + 1]))) for f in range(len(fields))]
+
+
+def field_of(fields: tuple[Field, ...]) -> np.ndarray:
+    """int64 [C]: the field of each column of codes."""
+    return np.repeat(range(len(fields)), [field.width for field in fields])
+
+
+def counted(roles: Roles) -> list[tuple[int, int]]:
+    """The columns of codes that are derived counts, and those of what they count."""
+    names, columns = [field.name for field in roles.fields], dict(columns_of(roles.fields))
+    return [
+        (columns[f].start, columns[names.index(of)].start)
+        for f, field in enumerate(roles.fields)
+        for kind, _, of in [field.derived.partition(":")]
+        if kind == "count"
+    ]
 
 
 def record(roles: Roles) -> np.dtype:
@@ -144,7 +159,7 @@ def read_parts(
                 last=int(time.max()),
                 ascending=done.ascending and bool((np.diff(time) >= 0).all()),
                 sizes=sizes,
-                lacking=still_lacking(done, lacking),
+                lacking=still_lacking(done.lacking, lacking),
             )
             report(done.rows)
             if done.seen - saved.seen >= SEGMENT:

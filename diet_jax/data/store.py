@@ -11,12 +11,15 @@ import numpy as np
 import polars as pl
 
 from diet_jax.data import features, frames
+from diet_jax.data.errors import told
 from diet_jax.data.records import append, one_ahead
 from diet_jax.data.source import Roles, Source
 from diet_jax.data.spool import (
     Spool,
     columns_of,
     countable,
+    counted,
+    field_of,
     nobody,
     remembered,
     task_columns,
@@ -28,7 +31,7 @@ from diet_jax.data.vocabulary import UNKNOWN, Vocabulary
 from diet_jax.files import replace_text
 from diet_jax.types import Rows, Schema, Stage, Stream
 
-FORMAT = 3  # of the files below; a store of another format is made anew
+FORMAT = 4  # of the files below and what is made of a log; a store of another one is made anew
 TYPES = {
     "ids": np.int32,
     "dense": np.float32,
@@ -37,6 +40,7 @@ TYPES = {
     "time": np.int64,
     "weight": np.float32,
 }
+_ANEW = "remove that folder, and the log is prepared anew"
 FILES = (*TYPES, "vocabulary.arrow", "manifest.json")
 
 
@@ -55,10 +59,9 @@ def write(
     """
     roles = source.roles
     fill_counts(spool, roles)
-    columns = np.repeat([f for f, _ in columns_of(roles.fields)], [f.width for f in roles.fields])
     sizes = [len(spool.values[field.name]) for field in roles.fields]
     # A history is a field without values of its own.
-    words = Vocabulary(sizes + [0] * bool(roles.history), columns, min_count)
+    words = Vocabulary(sizes + [0] * bool(roles.history), field_of(roles.fields), min_count)
     first = (rows["dense"] for rows in spool.chunks(0, int(borders[1])))
     scales = features.fit_scales(first, int(borders[1]), roles.dense) if roles.dense else ()
     admitted, stages, done = [], [], 0
@@ -85,7 +88,7 @@ def manifest(
     rejected: dict[str, int],
 ) -> str:
     """What a prepared log says of itself, as JSON. stages: see `encode`."""
-    columns = np.repeat([f for f, _ in columns_of(roles.fields)], [f.width for f in roles.fields])
+    columns = field_of(roles.fields)
     last, tasks = roles.history.length if roles.history else 0, task_columns(roles)
     made = {
         "format": FORMAT,
@@ -173,13 +176,10 @@ def observe(spool: Spool, words: Vocabulary, start: int, stop: int) -> float:
 
 def fill_counts(spool: Spool, roles: Roles) -> None:
     """Puts the derived counts into the spool, now that it is in order of time."""
-    names, columns = [field.name for field in roles.fields], dict(columns_of(roles.fields))
-    n = len(roles.labels)
+    fields, n = field_of(roles.fields), len(roles.labels)
     wanted = [
-        (columns[f].start, columns[names.index(of)].start, np.zeros(n * len(spool.values[of]), int))
-        for f, field in enumerate(roles.fields)
-        for kind, _, of in [field.derived.partition(":")]
-        if kind == "count"
+        (to, of, np.zeros(n * len(spool.values[roles.fields[fields[of]].name]), np.int64))
+        for to, of in counted(roles)
     ]
     if wanted:
         at = 0
@@ -213,13 +213,23 @@ def write_vocabulary(path: Path, slots: np.ndarray, words: Vocabulary, spool: Sp
 
 
 def load_manifest(folder: Path) -> dict[str, Any]:
-    """What a prepared log says of itself."""
-    return json.loads((folder / "manifest.json").read_text())
+    """What a prepared log says of itself. Raises InputError if that cannot be read."""
+    with told(str(folder), _ANEW):
+        return json.loads((folder / "manifest.json").read_text())
 
 
 def read(folder: Path) -> Stream:
-    """The prepared log; its columns are memory-mapped, so that opening it costs nothing."""
+    """The prepared log; its columns are memory-mapped, so that opening it costs nothing.
+
+    Raises InputError if a file of it is gone, cut or unreadable.
+    """
     m = load_manifest(folder)
+    with told(str(folder), _ANEW):
+        return _open(folder, m)
+
+
+def _open(folder: Path, m: dict[str, Any]) -> Stream:
+    """m: the manifest."""
     n, shapes = m["rows"], {"ids": (len(m["pool"]),), "dense": (len(m["dense"]),)}
 
     def column(name: str) -> np.ndarray:

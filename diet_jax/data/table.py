@@ -26,7 +26,12 @@ def read(data: Config) -> Source:
 
 
 def roles_of(data: Config) -> Roles:
-    """Raises InputError if a property is given of a column that is no feature of that kind."""
+    """Raises InputError for a name that is no text, and if a property is given of a column that is
+    no feature of that kind."""
+    for key in ("categorical", "multi", "dense", "derived", "more_labels"):
+        for name in data[key]:
+            if not isinstance(name, str):
+                raise InputError(f"data.{key} has {name!r}; give the names of columns as text")
     categorical = {*data.categorical, *data.multi}
     for key, given, known in (
         ("hashed", data.hashed, categorical),

@@ -9,7 +9,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.csv as pacsv
 
-from diet_jax.data.clean import one_line
+from diet_jax.data.columns import one_line
 from diet_jax.data.source import Block, Reject
 from diet_jax.types import InputError
 

@@ -6,13 +6,12 @@ its id is the one that most rows share (no id was sent), its address and model t
 """
 
 import os
-from functools import partial
 
 import polars as pl
 
-from diet_jax.data.adapters.files import parsed, require
+from diet_jax.data.adapters.files import parsed, picked
 from diet_jax.data.readers import delimited
-from diet_jax.data.source import Field, Roles, Source, map_frames
+from diet_jax.data.source import Field, Roles, Source
 from diet_jax.types import InputError
 
 _FILES = ("train.csv", "train.gz", "train.csv.gz", "train")
@@ -35,8 +34,11 @@ def read(path: str, name: str = "") -> Source:
         raise InputError(f"Avazu has no variant {name!r}; leave it empty")
     made = (Field("hour", derived="hour"), Field("weekday", derived="weekday"))
     roles = Roles("click", "time", "user", (*map(Field, _CATEGORIES), *made))
-    part = delimited(_file(path))
-    part = map_frames(part, partial(_columns, where=part.where))
+    address = pl.concat_str("device_ip", "device_model", separator="_")
+    known = pl.col("device_id") != _NO_DEVICE_ID
+    user = pl.when(known).then("device_id").otherwise(address).alias("user")
+    needs = ("click", "hour", *_CATEGORIES)
+    part = picked(delimited(_file(path)), needs, _GET, (*needs, user))
     minute = pl.col("hour").str.strip_chars() + "00"
     time = minute.str.to_datetime("%y%m%d%H%M", strict=False).alias("time")
     part = parsed(part, "hour", time, "is no hour")
@@ -48,15 +50,3 @@ def _file(path: str) -> str:
         if os.path.isfile(file):
             return file
     raise InputError(f"{path}: no {' or '.join(_FILES[:2])} there (Avazu); {_GET}")
-
-
-def _columns(frame: pl.DataFrame, where: str) -> pl.DataFrame:
-    """The label, the hour and the categories as they are, the user made."""
-    require(frame, ("click", "hour", *_CATEGORIES), where, _GET)
-    address = pl.concat_str("device_ip", "device_model", separator="_")
-    return frame.select(
-        "click",
-        "hour",
-        *_CATEGORIES,
-        user=pl.when(pl.col("device_id") != _NO_DEVICE_ID).then("device_id").otherwise(address),
-    )

@@ -1,13 +1,13 @@
 """Finds the files of a published log, and reads the small tables that describe its items whole."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import polars as pl
 
 from diet_jax.data.columns import is_absent, one_line
-from diet_jax.data.source import Block, Part, Reject
+from diet_jax.data.source import Block, Part, Reject, map_frames, still_lacking
 from diet_jax.types import InputError
 
 
@@ -39,11 +39,12 @@ def beside(file: Path, name: str, cure: str) -> Path:
 
 
 def whole(part: Part, cure: str, kinds: dict[str, pl.DataType] | None = None) -> pl.DataFrame:
-    """All rows of a side table; raises InputError for a row that cannot be split into cells.
+    """All rows of a side table; raises InputError for a row that cannot be split into cells, or a
+    column that no row has.
 
     kinds: if given, only these columns, of these types; null where a cell does not fit its type.
     """
-    frames = []
+    frames, lacking = [], None
     for block in part.blocks():
         for bad in block.rejects:
             raise InputError(f"{bad.where}, row {bad.row}: {bad.reason} ({bad.value!r}); {cure}")
@@ -52,7 +53,25 @@ def whole(part: Part, cure: str, kinds: dict[str, pl.DataType] | None = None) ->
             require(frame, tuple(kinds), part.where, cure)
             frame = frame.select(pl.col(c).cast(kind, strict=False) for c, kind in kinds.items())
         frames.append(frame)
+        lacking = still_lacking(lacking, block.lacking)
+    for name in lacking or ():
+        raise InputError(f"{part.where}: no row has {name!r}; {cure}")
     return pl.concat(frames)
+
+
+def picked(
+    part: Part, needs: tuple[str, ...], cure: str, columns: Sequence[str | pl.Expr] = ()
+) -> Part:
+    """The part with `columns` alone, which are made of the columns `needs`; () for these.
+
+    Raises InputError, when it is read, for the first of `needs` that is not there.
+    """
+
+    def change(frame: pl.DataFrame) -> pl.DataFrame:
+        require(frame, needs, part.where, cure)
+        return frame.select(columns or needs)
+
+    return map_frames(part, change)
 
 
 def parsed(part: Part, column: str, value: pl.Expr, reason: str) -> Part:

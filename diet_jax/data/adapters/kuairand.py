@@ -9,11 +9,11 @@ videos, visible_status) is no feature.
 """
 
 import os
-from functools import cache, partial
+from functools import cache
 
 import polars as pl
 
-from diet_jax.data.adapters.files import require, whole
+from diet_jax.data.adapters.files import picked, whole
 from diet_jax.data.readers import delimited
 from diet_jax.data.source import (
     Dense,
@@ -65,10 +65,7 @@ def read(
     *files, users, videos = locate(folder, (*logs, *sides), f"KuaiRand {variant}", _GET)
     shown = ("tab", *["is_rand"] * random)
     columns = ("user_id", "video_id", "time_ms", "duration_ms", *shown, label, *more_labels)
-    parts = tuple(
-        map_frames(part, partial(pick, names=columns, where=part.where, cure=_GET))
-        for part in map(delimited, files)
-    )
+    parts = tuple(picked(delimited(file), columns, _GET) for file in files)
     about_user = (*_USER, *_USER_HASHED, *_USER_COUNTS)
     parts = joined(parts, ("user_id", "user_id"), users, about_user, _GET)
     parts = joined(parts, ("video_id", "video_id"), videos, (*_VIDEO, "tag"), _GET)
@@ -101,12 +98,6 @@ def locate(folder: str, names: tuple[str, ...], what: str, cure: str) -> list[st
     if missing:
         raise InputError(f"{folder}: no {', '.join(missing)} there ({what}); {cure}")
     return list(paths.values())
-
-
-def pick(frame: pl.DataFrame, names: tuple[str, ...], where: str, cure: str) -> pl.DataFrame:
-    """The columns `names`; raises InputError for the first that does not exist."""
-    require(frame, names, where, cure)
-    return frame.select(names)
 
 
 def joined(

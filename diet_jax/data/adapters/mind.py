@@ -86,7 +86,7 @@ def _part(behaviors: Path) -> Part:
 
 def _explode(impressions: pl.DataFrame, rows: pl.Series, news: pl.DataFrame, rejects) -> Block:
     """One row for each 'N123-1' (clicked) or 'N456-0' that the impressions list."""
-    shown = pl.col("impressions").str.split_exact("-", 1)
+    shown = pl.col("impressions").str.extract_groups("^(.*)-(.*)$")
     frame = (
         impressions.select(
             "user",

@@ -163,11 +163,8 @@ def _untyped(frame: pl.DataFrame) -> pl.DataFrame:
 
 
 def _picked(part: Part, names: dict[str, str]) -> Part:
-    def change(frame: pl.DataFrame) -> pl.DataFrame:
-        files.require(frame, tuple(names), part.where, _GET)
-        return frame.select(pl.col(old).alias(new) for old, new in names.items())
-
-    return map_frames(part, change)
+    renamed = [pl.col(old).alias(new) for old, new in names.items()]
+    return files.picked(part, tuple(names), _GET, renamed)
 
 
 def _with_movies(log: Part, movies: Part, year: pl.Expr, genres: pl.Expr | None = None) -> Part:

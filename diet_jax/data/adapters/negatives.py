@@ -55,8 +55,10 @@ def with_negatives(
     """
     if sampling not in ("popularity", "uniform"):
         raise InputError(f"sampling is {sampling!r}; set it to 'popularity' or 'uniform'")
-    if negatives < 0:
-        raise InputError(f"negatives is {negatives}; set it to 0 or more")
+    if not (isinstance(negatives, int) and negatives >= 0):
+        raise InputError(f"negatives is {negatives!r}; set it to a whole number of 0 or more")
+    if not isinstance(seed, int):
+        raise InputError(f"seed is {seed!r}; set it to a whole number")
 
     def blocks() -> Iterator[Block]:
         table = pl.DataFrame()  # the items seen so far, one row each

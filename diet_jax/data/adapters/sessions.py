@@ -8,7 +8,7 @@ import polars as pl
 from diet_jax.data import readers
 from diet_jax.data.adapters import files
 from diet_jax.data.adapters.negatives import LABEL, with_negatives
-from diet_jax.data.source import Field, History, Part, Roles, Source, map_frames
+from diet_jax.data.source import Field, History, Part, Roles, Source
 from diet_jax.types import InputError
 
 _FILES = {
@@ -69,7 +69,8 @@ def _yoochoose(file: Path) -> _Kind:
     # 0 says that the category is not known.
     category = pl.col("category").replace("0", None)
     clicks = files.parsed(part, "time", time, "is no time")
-    return _select(clicks, "session", "item", "time", category), ("category",), (_HOUR, _WEEKDAY)
+    part = files.picked(clicks, (), _CURE, ("session", "item", "time", category))
+    return part, ("category",), (_HOUR, _WEEKDAY)
 
 
 def _periods(file: Path) -> _Kind:
@@ -79,7 +80,7 @@ def _periods(file: Path) -> _Kind:
     time = (period * _DAY + (order * 250).clip(0, _DAY - 1)).cast(pl.Datetime("ms"))
     needs = ("period", "order", "session", "item")
     part = readers.parquet(str(file), needs)
-    return _select(part, "session", "item", time.alias("time"), needs=needs), (), ()
+    return files.picked(part, needs, _CURE, ("session", "item", time.alias("time"))), (), ()
 
 
 def _diginetica(file: Path) -> _Kind:
@@ -87,20 +88,12 @@ def _diginetica(file: Path) -> _Kind:
     day = pl.col("eventdate").str.to_datetime("%Y-%m-%d", time_unit="ms", strict=False)
     within = pl.col("timeframe").cast(pl.Int64, strict=False).clip(0, _DAY - 1)
     needs = ("sessionId", "itemId", "timeframe", "eventdate")
-    part = _select(readers.delimited(str(file), ";"), *needs, needs=needs)
+    part = files.picked(readers.delimited(str(file), ";"), needs, _CURE)
     part = files.parsed(part, "eventdate", day.alias("day"), "is no time")
     part = files.parsed(part, "timeframe", within.alias("within"), "is no time")
     time = (pl.col("day") + pl.duration(milliseconds="within")).alias("time")
     session, item = pl.col("sessionId").alias("session"), pl.col("itemId").alias("item")
-    return _select(part, session, item, time), (), (_WEEKDAY,)
-
-
-def _select(part: Part, *columns: str | pl.Expr, needs: tuple[str, ...] = ()) -> Part:
-    def change(frame: pl.DataFrame) -> pl.DataFrame:
-        files.require(frame, needs, part.where, _CURE)
-        return frame.select(*columns)
-
-    return map_frames(part, change)
+    return files.picked(part, (), _CURE, (session, item, time)), (), (_WEEKDAY,)
 
 
 _KINDS: dict[str, Callable[[Path], _Kind]] = {

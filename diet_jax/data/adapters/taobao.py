@@ -12,12 +12,11 @@ tmall    user_log_format1.csv, user_info_format1.csv: what users did with items,
 """
 
 import os
-from functools import partial
 
 import polars as pl
 
-from diet_jax.data.adapters.files import parsed
-from diet_jax.data.adapters.kuairand import joined, locate, pick
+from diet_jax.data.adapters.files import parsed, picked
+from diet_jax.data.adapters.kuairand import joined, locate
 from diet_jax.data.readers import delimited
 from diet_jax.data.source import Dense, Field, History, Roles, Source, map_frames
 from diet_jax.types import InputError
@@ -64,7 +63,7 @@ def read(path: str, name: str = "") -> Source:
 def _alimama(log: str, ads: str, users: str) -> Source:
     columns = ("user", "time_stamp", "adgroup_id", "pid", "clk")
     cure = _GET["alimama"]
-    part = map_frames(delimited(log), partial(pick, names=columns, where=log, cure=cure))
+    part = picked(delimited(log), columns, cure)
     parts = joined((part,), ("adgroup_id", "adgroup_id"), ads, _AD, cure)
     parts = joined(parts, ("user", "userid"), users, _PROFILE, cure)
     plain = ("user", "adgroup_id", "pid", *_AD[:-1], *_PROFILE)
@@ -82,8 +81,7 @@ def _alimama(log: str, ads: str, users: str) -> Source:
 
 def _tmall(log: str, users: str) -> Source:
     columns = (*_ACTION, "time_stamp", "action_type")
-    part = delimited(log)
-    part = map_frames(part, partial(pick, names=columns, where=log, cure=_GET["tmall"]))
+    part = picked(delimited(log), columns, _GET["tmall"])
     day = "2014" + pl.col("time_stamp").str.strip_chars().str.zfill(4)
     time = day.str.to_date("%Y%m%d", strict=False).alias("time")
     action = pl.col("action_type").str.strip_chars()

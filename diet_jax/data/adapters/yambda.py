@@ -50,7 +50,7 @@ def read(path: str, name: str = "", *, threshold: float = 50.0) -> Source:
 
 
 def _part(file: Path, kind: str, threshold: float) -> Part:
-    part = readers.parquet(str(file))
+    part = readers.parquet(str(file), _COLUMNS[kind])
     event = pl.col("event_type").cast(pl.String)
     played = (pl.col("played_ratio_pct") >= threshold).cast(pl.Int8)
     labels = {
