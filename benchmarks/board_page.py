@@ -8,7 +8,6 @@ import numpy as np
 from scipy import stats
 
 from diet_jax.files import replace_file, replace_text
-from diet_jax.record import software_versions
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt  # noqa: E402
@@ -75,9 +74,8 @@ def made_with(lines: list[dict]) -> str:
     """The environments of the cells; the first ones, on CPUs, do not tell theirs."""
     envs = [line["env"] for line in lines if "env" in line]
     told = {f"JAX {env['jax']}, {', '.join(sorted({*env['devices']}))}" for env in envs}
-    if not told:
-        return f"JAX {software_versions()['jax']}, CPU"
-    return "; ".join(sorted(told) + ["older cells: CPU"] * (len(envs) < len(lines)))
+    older = f"{'older cells: ' if told else ''}CPU, versions not kept"
+    return "; ".join(sorted(told) + [older] * (len(envs) < len(lines)))
 
 
 def by_bytes(lines: list[dict], mixes: dict[str, int]) -> list[str]:

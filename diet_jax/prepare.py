@@ -18,7 +18,8 @@ def main(argv: list[str]) -> None:
     start = time.perf_counter()
     with console.preparation() as report:
         folder = command.told(lambda: prepare_log(command.CONFIG.value, report))
-    console.print_preparation(load_manifest(folder), folder, time.perf_counter() - start)
+    manifest = command.told(lambda: load_manifest(folder))
+    console.print_preparation(manifest, folder, time.perf_counter() - start)
 
 
 def parse(argv: list[str]) -> list[str]:

@@ -28,7 +28,7 @@ esac
 tpus() { run gcloud compute tpus "$1" "${@:2}" --project="$PROJECT" --zone="$ZONE"; }
 everywhere() { tpus tpu-vm ssh "$NAME" --worker=all --command="$1"; }
 
-run git archive --output="$SOURCE" HEAD
+run git -C "$(dirname "$0")/.." archive --output="$SOURCE" HEAD
 tpus queued-resources create "$NAME" --node-id="$NAME" --accelerator-type="$TYPE" \
     --runtime-version="$VERSION" --spot
 until [ "${1:-}" = --dry-run ]; do
