@@ -7,7 +7,6 @@ from importlib import import_module
 from pathlib import Path
 
 import cli
-import jax
 import pytest
 
 from benchmarks.board_methods import configured, digest
@@ -44,9 +43,9 @@ def test_a_page_tells_the_environments_of_its_cells():
     gpu, cpu = (
         {"env": {"jax": "0.9", "devices": devices}} for devices in (["H100", "H100"], ["cpu"])
     )
-    assert made_with([{}, {}]) == f"JAX {jax.__version__}, CPU"
+    assert made_with([{}, {}]) == "CPU, versions not kept"
     assert made_with([gpu, cpu, gpu]) == "JAX 0.9, H100; JAX 0.9, cpu"
-    assert made_with([{}, gpu]) == "JAX 0.9, H100; older cells: CPU"
+    assert made_with([{}, gpu]) == "JAX 0.9, H100; older cells: CPU, versions not kept"
 
 
 def test_the_board_judges_by_rates_that_validation_chose_and_does_nothing_twice(tmp_path):

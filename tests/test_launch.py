@@ -127,11 +127,12 @@ def test_slurm_puts_only_a_job_that_was_told_to_stop_into_the_queue(
 def test_a_queued_resource_is_asked_for_and_the_job_run_on_all_hosts():
     flags = "--config=a.py --workdir=/mnt/w"
     archive, create, *rest = dry("tpu_vm.sh", "--dry-run", TYPE="v6e-256", FLAGS=flags)
-    assert archive[:2] == ["git", "archive"] and archive[-1] == "HEAD"
+    root = Path(archive[2]).resolve()  # wherever the script is called from
+    assert archive[:2] == ["git", "-C"] and root == cli.ROOT and archive[-1] == "HEAD"
     assert create[:6] == ["gcloud", "compute", "tpus", "queued-resources", "create", "diet-jax"]
     assert {"--accelerator-type=v6e-256", "--spot", "--node-id=diet-jax"} <= set(create)
     assert all("--worker=all" in words for words in rest)
-    assert archive[2] == f"--output={rest[0][5]}" and rest[0][4] == "scp"  # what is copied
+    assert archive[4] == f"--output={rest[0][5]}" and rest[0][4] == "scp"  # what is copied
     (said,) = [word for words in rest for word in words if " venv " in word]
     assert said.endswith(" venv --python 3.12")  # the images have 3.10
     assert any(flags in word for word in rest[-1])
