@@ -92,8 +92,11 @@ def alone(folder: Path) -> Iterator[None]:
     Raises Busy if another process does. Where files cannot be locked nobody is kept out.
     """
     lock = folder / ".lock"
-    with _in_one_line(folder):
+    try:
         file = open(lock, "w")
+    except OSError as error:
+        cure = "give a folder that you may write to"
+        raise InputError(f"{lock} cannot be written ({error.strerror}); {cure}") from None
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

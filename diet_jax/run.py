@@ -296,8 +296,7 @@ def stream_through(
     records of a stage that was cut off are dropped, but for trials that a memory which is saved has
     been through.
 
-    Raises InputError if the checkpoint to go on from is gone, or one before
-    a later one.
+    Raises InputError if the checkpoint to go on from is gone, or one before a later one.
     """
     start, last = time.perf_counter(), len(job.steps)
     saved = checkpoint.stages(folder)
