@@ -6,6 +6,7 @@ import json
 import numpy as np
 import polars as pl
 import pytest
+from ml_collections import ConfigDict
 from small_logs import columns, texts
 
 from configs import default
@@ -238,7 +239,7 @@ def test_keys_that_no_one_reads_are_refused(tmp_path):
         ("stages.length", "stages.length is no key of the config; it has count, fractions"),
     ):
         block, key = change.split(".")
-        wrong = one.copy_and_resolve_references()
+        wrong = ConfigDict(one.to_dict())  # of one that was not made of ours, which refuse it
         wrong[block][key] = "item"
         with pytest.raises(InputError, match=words):
             data.prepare_log(wrong)
