@@ -18,6 +18,9 @@ from diet_jax.types import Busy, Config, InputError
 BAD_INPUT = 2  # exit status
 BUSY = 75  # that of what may be tried again later, as in sysexits.h
 
+# Tables of the config by column of the log, and what they hold; those by architecture hold floats.
+OF_COLUMNS = {"data.multi": int, "data.hashed": int, "data.missing": float, "data.scale": str}
+
 CONFIG = config_flags.DEFINE_config_file(
     "config",
     None,
@@ -32,43 +35,52 @@ def fail(message: str, status: int = BAD_INPUT) -> NoReturn:
     sys.exit(status)
 
 
-def name_architecture(config: Config, table: str, arch: str, value: str) -> None:
-    """Set what a table of the config, `inner.lr` say, holds for an architecture, named or not yet.
+def rows_of_tables(argv: list[str]) -> tuple[list[re.Match], list[str]]:
+    """Of a command line what sets a row of a table of the config, which need not have it yet, and
+    the rest."""
+    found = [re.fullmatch(r"--?config\.([\w.]+)\.([^.=]+)=(.*)", arg) for arg in argv]
+    found = [m if m and (m[1] in OF_COLUMNS or m[2] in MODELS) else None for m in found]
+    rest = [arg for arg, m in zip(argv, found, strict=True) if not m]
+    return [m for m in found if m], rest
 
-    Raises KeyError where there is no such table, and ValueError where the value is no number.
+
+def set_row(config: Config, table: str, name: str, value: str) -> None:
+    """Set what a table of the config holds for an architecture (`inner.lr`), or for a column.
+
+    Raises KeyError where there is no such table, and ValueError where the value is of another kind.
     """
     where: Any = config
     for key in table.split("."):
         where = where[key]
-    if "default" not in where:
-        raise KeyError(arch)
+    if table not in OF_COLUMNS and "default" not in where:
+        raise KeyError(name)
+    kind = OF_COLUMNS.get(table, float)
     try:
-        number = float(value)
+        row = kind(value)
     except ValueError as error:
-        raise ValueError(f"config.{table}.{arch} is no number: {value!r}") from error
+        raise ValueError(f"config.{table}.{name} is no {kind.__name__}: {value!r}") from error
     with where.unlocked():
-        where[arch] = number
+        where[name] = row
 
 
 def parse(argv: list[str], *files: flags.FlagHolder, more: bool = False) -> list[str]:
     """Parse the flags; a flag, or a file of a config, that cannot be read ends the program.
 
-    --config.TABLE.NAME=value also names architectures that the table does not hold yet. files: the
+    --config.TABLE.NAME=value may name what the table does not hold yet, see `set_row`. files: the
     flags besides --config that name a file like it. more: whether arguments may follow the flags;
     what follows `--` is left as it is.
     """
     end = argv.index("--") if "--" in argv else len(argv)
     argv, after = argv[:end], argv[end:]
-    named = [re.fullmatch(r"--?config\.([\w.]+)\.(\w+)=(.*)", arg) for arg in argv]
-    named = [found if found and found[2] in MODELS else None for found in named]
-    argv = [arg for arg, found in zip(argv, named, strict=True) if not found] + after
+    rows, argv = rows_of_tables(argv)
+    argv += after
     sys.argv = argv  # where ml_collections looks for --config.KEY
     flag = CONFIG
     try:
         rest = flags.FLAGS(argv)
         if CONFIG.value is not None:
-            for found in filter(None, named):
-                name_architecture(CONFIG.value, *found.groups())
+            for row in rows:
+                set_row(CONFIG.value, *row.groups())
         for flag in (CONFIG, *files):
             if flag.value is not None:
                 flag.value.unlock()  # one that could not be loaded says so at its first use

@@ -242,15 +242,16 @@ def seconds(value: float) -> str:
 
 
 def _line_writer(console: Console, title: str, steps: int) -> Callable[[int, float], None]:
-    start = last = time.monotonic()
+    last, first = time.monotonic(), (0.0, 0)
 
     def update(step: int, loss: float) -> None:
-        nonlocal last
+        nonlocal last, first
         now = time.monotonic()
-        if now - last < LINE_EVERY_S:
+        first = first if first[1] else (now, step)  # before it steps were compiled
+        if now - last < LINE_EVERY_S or step <= first[1]:
             return
         last = now
-        left = (now - start) / max(step, 1) * (steps - step)
+        left = (now - first[0]) / (step - first[1]) * (steps - step)
         text = f"{title}: step {step}/{steps}, outer loss {loss:.4f}, {seconds(left)} left"
         console.print(text, soft_wrap=True, highlight=False, markup=False)
 

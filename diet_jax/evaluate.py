@@ -39,6 +39,7 @@ from diet_jax.record import (
     evaluated_stages,
     is_finished,
     read_records,
+    refuse_another_log,
     software_versions,
 )
 from diet_jax.report import read_config
@@ -118,6 +119,7 @@ def open_run(folder: Path) -> Memory:
         raise InputError(f"{folder} has no checkpoint of stage {stage}; copy the folder whole")
     with console.preparation() as progress:
         job = prepare(config, progress)
+    refuse_another_log(folder, job.stream.key)
     state, _ = checkpoint.load(folder, stage, job.first)
     return Memory(folder, job, state, stage)
 

@@ -52,6 +52,8 @@ def main(argv: list[str]) -> None:
     except preemption.Preempted:
         print("Stopped as told; what was done is saved, the same command goes on.", file=sys.stderr)
         sys.exit(STATUS.value)
+    except KeyboardInterrupt:  # before there was anything to save
+        sys.exit("Interrupted.")
     except (Exception, SystemExit) as error:
         if not sharding.several():
             raise

@@ -1,5 +1,6 @@
 """When work is saved: at safe points only, told to stop by a scheduler or as time goes by."""
 
+import os
 import signal
 import time
 from collections.abc import Callable
@@ -14,7 +15,8 @@ class Preempted(Exception):
 
 
 def watch() -> Callable[[], bool]:
-    """From now on SIGTERM and SIGUSR1 only leave a note; f() says at a safe point whether to stop.
+    """From now on SIGTERM, SIGUSR1 and Ctrl-C only leave a note; f() says at a safe point whether
+    to stop.
 
     A second signal of the kind ends the process at once. Of several processes one notice stops all
     of them at the same safe point, so all have to ask at the same points.
@@ -24,8 +26,10 @@ def watch() -> Callable[[], bool]:
     def note(number, _frame):
         received.append(number)
         signal.signal(number, signal.SIG_DFL)
+        if number == signal.SIGINT:
+            os.write(2, b"\nStopping once it is saved; a second Ctrl-C does not wait.\n")
 
-    for number in (signal.SIGTERM, signal.SIGUSR1):
+    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
         signal.signal(number, note)
     return lambda: sharding.any_process(bool(received))
 

@@ -1,4 +1,4 @@
-"""The run's diary: the only writer of config.json, env.json, metrics.jsonl and TensorBoard events.
+"""The run's diary: the only writer of config.json, env.json, log.json, metrics.jsonl and tb/.
 
 metrics.jsonl is the truth and TensorBoard is a mirror of it, rebuilt from it whenever a run starts
 or resumes. Reading needs the standard library alone, so that reports start at once.
@@ -23,11 +23,14 @@ Record = dict[str, Any]
 
 _TAIL_BYTES = 1 << 16
 _PLACE = ("mesh.", "checkpoint.")
+_LOG = "log.json"  # says which prepared log a run reads
 _METRICS = ("auc", "gauc", "logloss")
 
 
 @contextmanager
-def open_workdir(workdir: str | Path, config: Any, env: dict) -> Iterator["Recorder"]:
+def open_workdir(
+    workdir: str | Path, config: Any, env: dict, log: str = ""
+) -> Iterator["Recorder"]:
     """Makes the folder of a run, or takes up an earlier run of the same config in it; for the time
     of the context no other process may.
 
@@ -35,6 +38,7 @@ def open_workdir(workdir: str | Path, config: Any, env: dict) -> Iterator["Recor
         workdir: folder, created when missing.
         config: an ml_collections.ConfigDict (anything with `to_json`).
         env: versions and devices, JSON values; kept from the last session that computed something.
+        log: the key of the prepared log, `Stream.key`.
 
     Raises:
         InputError: as `look_into`, and Busy: as `alone`.
@@ -44,10 +48,13 @@ def open_workdir(workdir: str | Path, config: Any, env: dict) -> Iterator["Recor
         workdir.mkdir(parents=True, exist_ok=True)
     with alone(workdir), Recorder(workdir) as recorder:
         records = look_into(workdir, config)
+        refuse_another_log(workdir, log)
         with _in_one_line(workdir):
             if not (workdir / "config.json").exists():
                 text = config.to_json(indent=2, sort_keys=True)
                 replace_text(workdir / "config.json", text + "\n")
+            if not (workdir / _LOG).exists():
+                replace_text(workdir / _LOG, json.dumps({"key": log}) + "\n")
             if not is_finished(records):
                 replace_text(workdir / "env.json", json.dumps(env, indent=2, sort_keys=True) + "\n")
         yield recorder
@@ -66,6 +73,17 @@ def look_into(workdir: str | Path, config: Any) -> list[Record]:
             raise PermissionError
         _check_config(workdir / "config.json", json.loads(config.to_json()))
         return read_records(workdir / "metrics.jsonl")
+
+
+def refuse_another_log(workdir: Path, log: str) -> None:
+    """Raises InputError if the run in the folder read another log than the one of this key."""
+    file = workdir / _LOG
+    if file.exists() and json.loads(file.read_text())["key"] != log:
+        raise InputError(
+            f"{workdir} holds a run on another log: the files at data.path, or their names, have "
+            "changed since, or how they are prepared has; put the old ones back, or give another "
+            "--workdir"
+        )
 
 
 @contextmanager

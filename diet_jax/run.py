@@ -255,6 +255,7 @@ def run(
     if sharding.told_by_first(lambda: is_finished(look_into(folder, config))):
         if first:
             print(f"{folder} holds a finished run of this config; only its report is made anew.")
+            print("A log that has grown since takes another --workdir.")
     else:
         with console.preparation() if first else nullcontext(Report()) as report:
             job = prepare(config, report)
@@ -266,7 +267,8 @@ def run(
 
             def take() -> bool:
                 nonlocal recorder
-                recorder = stack.enter_context(open_workdir(folder, config, env))
+                opened = open_workdir(folder, config, env, job.stream.key)
+                recorder = stack.enter_context(opened)
                 return True
 
             sharding.told_by_first(take)
@@ -282,8 +284,7 @@ def run(
 
 def digest(job: Job) -> int:
     """32 bits that tell apart jobs of other configs or logs, but not all of them."""
-    said = job.config.to_json(sort_keys=True) + str([len(s.user) for s in job.stream.stages])
-    return zlib.crc32(job.stream.stages[-1].rows.ids.tobytes(), zlib.crc32(said.encode()))
+    return zlib.crc32((job.config.to_json(sort_keys=True) + job.stream.key).encode())
 
 
 def stream_through(

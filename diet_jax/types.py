@@ -103,7 +103,8 @@ class Stream(NamedTuple):
     row_field: int32 [V], the field that each table row belongs to.
     scales: how each dense feature was transformed (`data.features.Scale`).
     name: what the log is called in reports. licence: its owner's terms. rejected: how many rows
-    could not be used, by reason.
+    could not be used, by reason. key: of the prepared log; of other content, or prepared otherwise,
+    it is another one.
     """
 
     schema: Schema
@@ -115,10 +116,11 @@ class Stream(NamedTuple):
     name: str
     licence: str
     rejected: dict[str, int] = {}
+    key: str = ""
 
 
 class Memory(NamedTuple):
-    """The distilled memory: a pytree of static capacity N (DESIGN: "Memory").
+    """The distilled memory: a pytree of static capacity N, of which `valid` slots are in use.
 
     ids: int32 [N, K], the real row's ids. dense: float32 [N, G].
     label_logit: float32 [N]; the soft label is its sigmoid.

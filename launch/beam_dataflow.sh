@@ -5,7 +5,7 @@
 #   launch/beam_dataflow.sh --dry-run  print the commands and do nothing
 #
 # Set the variables below here or in the environment. It takes an environment with
-#   pip install 'diet_jax[beam]' 'apache-beam[gcp]' gcsfs
+#   pip install -e '.[beam]' 'apache-beam[gcp]' gcsfs
 # the gcloud command, logged in, and a bucket in the region of the job. The image holds the same
 # packages and this one; Beam's documentation of custom containers says how it is made:
 #   FROM apache/beam_python3.11_sdk:2.77.0

@@ -3,6 +3,7 @@
 #
 #   launch/local.sh N --config=configs/quickstart.py --workdir=runs/quickstart [flags of a run]
 #   launch/local.sh --dry-run N ...   print the commands and do nothing
+#   PYTHON=/path/to/python            in the environment: another interpreter
 #
 # If one process ends with an error the others end too. A SIGTERM goes to all: they save, and the
 # same command goes on. The exit status is the first one that is not 0.
@@ -16,11 +17,13 @@ if ! [ "${1:-}" -gt 0 ] 2>/dev/null; then
 fi
 n=$1 && shift
 port=${PORT:-$((20000 + RANDOM % 20000))}
+# That of `make`, if it is there.
+python=${PYTHON:-$([ -x .venv/bin/python ] && echo .venv/bin/python || echo python)}
 gpus=$( (nvidia-smi --list-gpus 2>/dev/null || true) | wc -l)
 
 members=()
 for ((i = 0; i < n; i++)); do
-    command=(python -m diet_jax.main "$@" --coordinator=127.0.0.1:"$port" --num_processes="$n"
+    command=("$python" -m diet_jax.main "$@" --coordinator=127.0.0.1:"$port" --num_processes="$n"
         --process_id="$i")
     if [ "$gpus" -gt 0 ]; then command=(env CUDA_VISIBLE_DEVICES="$i" "${command[@]}"); fi
     if [ -n "$dry" ]; then

@@ -183,7 +183,7 @@ def on_ray(sweep: Config, trials: list[Trial], workdir: Path, more: list[str]) -
             AsyncHyperBandScheduler,
         )
     except ImportError:
-        cure = "pip install 'diet_jax[sweep]', or use --slurm"
+        cure = "pip install -e '.[sweep]', or use --slurm"
         raise InputError(f"Ray Tune is not installed; {cure}") from None
     by_name = {trial.name: trial for trial in trials}
     root = Path.cwd()  # where relative paths begin; Ray runs a trial in a folder of its own

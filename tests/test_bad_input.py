@@ -176,6 +176,7 @@ def refusal(monkeypatch, capsys, *args):
         (["--config.outer.steps=many"], ("config.outer.steps", "many")),
         (["--config.inner.mixed=perhaps"], ("config.inner.mixed", "perhaps")),
         (["--config.inner.lr.FM=fast"], ("config.inner.lr.FM", "fast")),
+        (["--config.data.multi.tags=all"], ("config.data.multi.tags is no int", "'all'")),
         (["--config.inner.FM=0.1"], ("FM", "configs/default.py")),
         (["--config.inner.lrr.FM=0.1"], ("lrr", 'Did you mean "lr"')),
         (["--workdirr=x"], ("workdirr", "workdir")),
@@ -222,10 +223,12 @@ def test_a_config_file_that_fails_is_named_with_its_line(
 def test_a_rate_can_be_given_for_an_architecture_that_the_config_does_not_name(monkeypatch):
     argv = ["diet_jax", f"--config={cli.ROOT}/configs/default.py", "--workdir=never"]
     argv += ["--config.inner.lr.FM=0.04", "--config.eval.l2.memory.DCNv2=1", "--config.seed=3"]
+    argv += ["--config.data.multi.tags=3", "--config.data.scale.price=log"]
     monkeypatch.setattr(sys, "argv", argv)
     with flagsaver.flagsaver():
         assert main.parse(argv) == ["diet_jax"]
         config = command.CONFIG.value
+    assert config.data.multi.to_dict() == {"tags": 3} and config.data.scale.price == "log"
     assert (config.inner.lr.FM, config.eval.l2.memory.DCNv2, config.seed) == (0.04, 1.0, 3)
     assert "FM" not in config.eval.lr.memory and config.is_locked and config.inner.lr.is_locked
 

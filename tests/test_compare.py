@@ -256,6 +256,10 @@ def test_a_run_is_opened_on_the_devices_at_hand(memory, tmp_path):
     with pytest.raises(InputError, match="has no checkpoint of stage 1"):
         evaluate.open_run(tmp_path)
     checkpoint.save(tmp_path, 1, memory.state, {})
+    (tmp_path / "log.json").write_text('{"key": "another"}')
+    with pytest.raises(InputError, match="holds a run on another log"):
+        evaluate.open_run(tmp_path)
+    (tmp_path / "log.json").write_text(json.dumps({"key": memory.job.stream.key}))
     found = evaluate.open_run(tmp_path)
     assert (
         found.job.config.mesh.to_dict() == default.get_config().mesh.to_dict() and found.stage == 1

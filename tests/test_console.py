@@ -121,12 +121,14 @@ def test_progress_without_a_terminal_is_a_line_now_and_then(monkeypatch):
     monkeypatch.setattr(console.time, "monotonic", lambda: clock[0])
     target = screen()
     with console.stage_progress(2, 8, 50, target) as update:
+        clock[0] += 99  # to compile, which says nothing of the steps
         for step in range(1, 51):
             clock[0] += 0.5
             update(step, 0.5 + 1 / step)
     assert target.file.getvalue().splitlines() == [
-        "stage 2/8: step 20/50, outer loss 0.5500, 15 s left",
-        "stage 2/8: step 40/50, outer loss 0.5250, 5.0 s left",
+        "stage 2/8: step 2/50, outer loss 1.0000, 24 s left",
+        "stage 2/8: step 22/50, outer loss 0.5455, 14 s left",
+        "stage 2/8: step 42/50, outer loss 0.5238, 4.0 s left",
     ]
 
 

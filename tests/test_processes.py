@@ -92,6 +92,17 @@ def job(tmp_path_factory):
     return lambda workdir: ("-m", "diet_jax.main", f"--config={folder / 'small.py'}", workdir)
 
 
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
+def test_a_first_signal_leaves_a_note_and_a_second_ends_the_process(sent):
+    program = (
+        "import os; from diet_jax.preemption import watch; stop = watch(); print(stop());"
+        f"os.kill(os.getpid(), {sent:d}); print(stop(), flush=True); os.kill(os.getpid(), {sent:d})"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.returncode, done.stdout.split()) == (-sent, ["False", "True"])
+    assert ("a second Ctrl-C does not wait" in done.stderr) == (sent == signal.SIGINT)
+
+
 def test_if_one_process_dies_all_stop_and_one_alone_goes_on(job, tmp_path):
     """And a run that is told to stop in its stage, by SIGTERM, goes on with the same command."""
     two, one = tmp_path / "two", tmp_path / "one"

@@ -55,7 +55,8 @@ def test_a_new_workdir_holds_config_and_env(tmp_path):
     with open_workdir(tmp_path / "a" / "b", config(), ENV) as recorder:
         assert recorder.records() == []
     files = {p.name: json.loads(p.read_text()) for p in (tmp_path / "a" / "b").glob("*.json")}
-    assert files == {"config.json": json.loads(config().to_json()), "env.json": ENV}
+    said = {"config.json": json.loads(config().to_json()), "env.json": ENV}
+    assert files == said | {"log.json": {"key": ""}}
 
 
 def test_a_run_may_be_taken_up_on_another_mesh(tmp_path):
@@ -82,6 +83,14 @@ def test_the_same_config_is_taken_up_again_and_another_is_refused(tmp_path):
         assert "and 1 more" in message and "seed" not in message
         assert "--workdir" in message and "\n" not in message
     assert (tmp_path / "config.json").read_bytes() == before
+
+
+def test_a_run_goes_on_with_its_own_log_alone(tmp_path):
+    open_once(tmp_path, config(), ENV, "one")
+    open_once(tmp_path, config(), ENV, "one")
+    with pytest.raises(InputError, match="another log: the files at data.path.*--workdir"):
+        open_once(tmp_path, config(), ENV | {"python": "3.14"}, "other")
+    assert json.loads((tmp_path / "env.json").read_text()) == ENV
 
 
 def test_the_environment_of_a_finished_run_is_kept(tmp_path):

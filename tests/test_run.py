@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import cli
 import pyarrow.parquet as pq
@@ -71,8 +72,10 @@ def test_it_ends_well_and_says_only_what_a_person_needs(whole):
 
 def test_everything_that_is_promised_is_in_the_workdir(whole):
     workdir, _ = whole
-    names = ".lock checkpoints config.json env.json export metrics.jsonl report.html tb".split()
-    assert sorted(path.name for path in workdir.iterdir()) == names
+    names = ".lock checkpoints config.json env.json export log.json metrics.jsonl report.html tb"
+    assert sorted(path.name for path in workdir.iterdir()) == names.split()
+    key = json.loads((workdir / "log.json").read_text())["key"]
+    assert (Path(os.environ["DIET_JAX_CACHE"]) / key / "manifest.json").exists()
     assert stages(workdir) == [1, 2]
     exported = sorted(path.name for path in (workdir / "export").iterdir())
     assert exported == ["README.md", "memory.parquet", "recipe.json"]

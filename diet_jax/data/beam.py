@@ -153,7 +153,7 @@ def build(config: Config, data_dir: str, options: list[str]) -> str:
     a data set already, or if Beam is not installed.
     """
     if importlib.util.find_spec("apache_beam") is None:
-        raise InputError("apache_beam is not installed; run: pip install 'diet_jax[beam]'")
+        raise InputError("apache_beam is not installed; run: pip install -e '.[beam]'")
     job = do.make_job(config)
     builder = Prepared(job=job, data_dir=data_dir)
     if builder.data_path.exists():

@@ -259,4 +259,5 @@ def _open(folder: Path, m: dict[str, Any]) -> Stream:
         name=m["name"],
         licence=m["licence"],
         rejected=m["rejected"],
+        key=folder.name,
     )

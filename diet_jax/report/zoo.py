@@ -161,8 +161,10 @@ def transfer(records: list[dict], names: list[str]) -> list[str]:
     for r in records:
         auc[place(r)][at(r)].append(r["auc"])
     common = set.intersection(*(set(grid) for grid in auc.values())) if auc else set()
-    if len(common) < 2 or not all(("full", n) in auc for n in names):
-        return ["Not tried: the zoo's config has no grid (`lrs`)."]
+    if not all(("full", n) in auc for n in names):
+        return ["Not judged: `full` is not among the zoo's `methods`."]
+    if len(common) < 2:
+        return ["Not judged: the methods have no two choices in common (`lrs` of the zoo)."]
     grid = sorted(common)
     mean = {key: [np.mean(found[rates]) for rates in grid] for key, found in auc.items()}
     text = [
