@@ -19,7 +19,7 @@ from rich.text import Text
 
 from diet_jax.data.prepare import Report
 from diet_jax.record import Record
-from diet_jax.summary import METHODS, OF_TASK, PARTS, about_dead, summarize
+from diet_jax.summary import METHODS, OF_TASK, PARTS, cautions, summarize
 
 LINE_EVERY_S = 10.0  # between two lines of progress where there is no terminal
 
@@ -197,7 +197,7 @@ def _closing_lines(summary: dict[str, Any]) -> list[str]:
         f"Distillation: {seconds(cost['distill_seconds'])} (teacher {seconds(parts['teacher'])},"
         f" influence {seconds(parts['influence'])}, outer {seconds(parts['outer'])}).",
     ]
-    lines += about_dead(summary["dead"])
+    lines += cautions(summary)
     if not math.isnan(cost["run_seconds"]):
         lines.append(f"Run: {seconds(cost['run_seconds'])}.")
     if not summary["finished"]:

@@ -22,6 +22,8 @@ METHODS = {
 BASELINES = {"R": "random_hard", "R_soft": "random_soft"}
 MIN_GAP = 1e-6  # with a smaller gap between full data and random there is nothing to recover
 
+MIN_SLOTS = 50  # with fewer, one slot more or less decides
+
 PARTS = ("teacher", "influence", "outer")
 _MEASURES = (
     "auc",
@@ -123,6 +125,20 @@ def about_dead(names: list[str]) -> list[str]:
         f"Trainings that died, their model answering all rows alike: {len(names)}. They count as"
         f" they are; lower the learning rate (eval.lr) of {shown}."
     ]
+
+
+def cautions(summary: dict[str, Any]) -> list[str]:
+    """What to say of a run whose figures are not to be taken as they are, a line each."""
+    lines = about_dead(summary["dead"])
+    if summary["overall"]["R"]["mean_of_ratios"] < 0:
+        lines.append(
+            "The memory is worse than random rows. Is the teacher trained enough (teacher.lr,"
+            " teacher.first_epochs), and are rates chosen for this log (benchmarks.recipes)?"
+        )
+    slots = summary["stage_records"][-1]["slots"] if summary["stage_records"] else MIN_SLOTS
+    if slots < MIN_SLOTS:
+        lines.append(f"The memory has {slots} slots, too few to say much: raise memory.rate.")
+    return lines
 
 
 def gap_recovery(full: float, memory: float, baseline: float) -> float:

@@ -107,6 +107,20 @@ def test_trainings_that_died_are_named_and_no_more_than_five_of_them():
     assert f"all rows alike: {len(evals)}." in text and text.count(", stage 1, seed") == 5
 
 
+def test_a_memory_below_random_rows_or_of_few_slots_is_not_shown_without_a_word():
+    records = fakes.run_records(stages=3)
+    good = printed(console.print_summary, records)
+    assert "worse than random" not in good and "too few" not in good
+    for record in records:
+        if record["kind"] == "stage":
+            record["slots"] = 7
+        if record.get("method") == "memory":
+            record["auc"] = 0.4
+    text = " ".join(printed(console.print_summary, records).split())
+    assert "The memory is worse than random rows. Is the teacher trained enough" in text
+    assert "The memory has 7 slots, too few" in text
+
+
 def test_what_is_not_defined_is_a_dash():
     records = fakes.stage_records(1)
     for record in records:

@@ -15,7 +15,7 @@ from diet_jax import console
 from diet_jax.files import replace_text
 from diet_jax.record import evaluated_stages, flatten, read_records
 from diet_jax.report import figures
-from diet_jax.summary import METHODS, about_dead, summarize
+from diet_jax.summary import METHODS, cautions, summarize
 from diet_jax.types import InputError
 
 
@@ -70,7 +70,7 @@ def render(config: dict[str, Any], records: list[dict[str, Any]]) -> str:
         s=summary,
         methods=METHODS,
         name=_log_name(config),
-        dead=about_dead(summary["dead"]),
+        cautions=cautions(summary),
         held_out=held_out,
         last=last,
         rate=last["slots"] / last["rows_so_far"] if last else math.nan,
