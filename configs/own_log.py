@@ -3,9 +3,9 @@
     python -m diet_jax.main --config=configs/own_log.py --workdir=runs/own_log \
         --config.data.path=clicks.parquet
 
-Categorical columns may hold text or numbers; dense columns hold numbers; the time is in seconds or
-milliseconds since 1970, a date, or ISO text. The user column only groups rows for GAUC: name it
-among the categorical columns too if a model shall see it.
+Categorical columns may hold text or numbers; dense columns hold numbers; the time is in seconds,
+milliseconds or microseconds since 1970, a date, or ISO text. The user column only groups rows for
+GAUC: name it among the categorical columns too if a model shall see it.
 """
 
 from configs import default
@@ -24,6 +24,14 @@ def get_config() -> Config:
     c.data.user = "user_id"
     c.data.categorical = ("user_id", "item_id", "category", "device")
     c.data.dense = ("price",)
+    # What else a log may have, a line each (docs/data.md says more):
+    # c.data.weight = "weight"  # of each row in the loss, positive
+    # c.data.multi.tags = 5  # a field of several values, lists or text with |: the first 5
+    # c.data.hashed.user_id = 100_000  # so many table rows that its values share
+    # c.data.history, c.data.history_length = "item_id", 20  # what the user clicked before
+    # c.data.derived = ("hour", "weekday", "count:item_id")
+    # c.data.scale.price = "log"  # or standard, quantile, none
+    # c.data.missing.price = 0.0  # instead of rejecting rows without one
     c.stages.count = 8
     c.growth.spread_field = "item_id"
     return c

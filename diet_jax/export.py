@@ -147,7 +147,8 @@ def _card(table: pa.Table, meaning: dict[str, str], stream: Stream, source: dict
         name=stream.name,
         mixtures=_MIXTURES.format(n=n_mixed) if n_mixed > 1 else "",
         fit=(_FIT_MIXED if n_mixed > 1 else _FIT).replace("{n}", str(n_mixed)),
-        rows=f"{table.num_rows:,}",
+        rows=f"{table.num_rows // n_mixed:,}",
+        real=f"mixtures of {n_mixed} real rows" if n_mixed > 1 else "real rows",
         stages=table["born_stage"].to_numpy().max(initial=0),
         columns=columns,
         ids=json.dumps(ids),
@@ -162,7 +163,8 @@ _MIXTURES = """
 ## Mixtures
 
 Every {n} rows in a row, those with the same `slot`, are one training row with one label and weight:
-in each field its embedding is the mean of theirs, weighted by `share`.
+in each field its embedding is the mean of theirs, weighted by `share`. A dense column has the same
+value in all of them: that of the slot, which began as their mean.
 """
 
 _FIT = """\
@@ -181,9 +183,10 @@ for rows in rng.integers(len(y), size=(200, 128)):
 _CARD = """\
 # Distilled memory of {name}
 
-{rows} weighted rows with soft labels that stand in for the whole log when a recommender is trained:
-real rows of the log, whose labels and weights were learned so that a model trained on them from
-scratch predicts the log's next stage as well as it can. They were written over {stages} stage(s).
+{rows} weighted examples with soft labels that stand in for the whole log when a recommender is
+trained: {real} of the log, whose labels and weights were learned so that a model trained on
+them from scratch predicts the log's next stage as well as it can. They were written over {stages}
+stage(s).
 {provenance}
 ## Columns of memory.parquet
 
@@ -198,8 +201,9 @@ field's number, from 0.
 
 Minimise the mean of `weight * cross_entropy(model(row), label)` from a fresh start, with the
 optimizer, steps and batch size in `recipe.json`: the rows were made for that recipe. `eps_root`
-stands inside Adam's square root; PyTorch's `eps` stands outside and makes smaller steps. A logistic
-regression by plain SGD, for instance:
+stands inside Adam's square root; PyTorch's `eps` stands outside and makes smaller steps. Dense
+columns are in the units of the log: `dense` in `recipe.json` says how models saw them. A logistic
+regression by plain SGD, for instance, of the columns with one value alone:
 
 ```python
 import numpy as np, pyarrow.parquet as pq
@@ -210,8 +214,8 @@ theta = np.zeros({vocabulary})
 {fit}
 ```
 
-A row of the log then scores the sum of `theta` over its table rows. They are found through the
-pairs (value, id) of this table; a value that is not in it is `<unknown>`.
+A row of the log then scores `theta[ids].sum()`, with its table rows `ids`. They are found through
+the pairs (value, id) of this table; a value that is not in it is `<unknown>`.
 
 ## Licence
 

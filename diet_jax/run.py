@@ -10,7 +10,7 @@ from contextlib import ExitStack, nullcontext
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -353,7 +353,7 @@ def stream_through(
     if not recorder.enabled:
         return
     export_memory(
-        folder / "export", state.memory, job.stream, recipe(job.config, state.memory), origin(job)
+        folder / "export", state.memory, job.stream, recipe(job, state.memory), origin(job)
     )
     slots = int(state.memory.valid.sum())
     seconds = time.perf_counter() - start
@@ -400,12 +400,21 @@ def go_on(
     return state, facts
 
 
-def recipe(config: Config, memory: Memory) -> dict:
+def recipe(job: Job, memory: Memory) -> dict:
     """How to train on the exported memory: what the evaluation did."""
-    inner, learned = config.inner, {}
+    config, stream = job.config, job.stream
+    inner = config.inner
+    more: dict[str, Any] = {}
     if memory.rates is not None:
         each = zip(inner.archs, np.exp(memory.rates).tolist(), strict=True)
-        learned = {"rates": {arch: dict(zip(("table", "net"), r, strict=True)) for arch, r in each}}
+        more = {"rates": {arch: dict(zip(("table", "net"), r, strict=True)) for arch, r in each}}
+    if stream.schema.dense:
+        scales = zip(stream.schema.dense, stream.scales, strict=True)
+        more["dense"] = {name: scale._asdict() for name, scale in scales}
+        more["dense_means"] = (
+            "of x in the units of the log: sign(x) log(1 + |x|) if `log`; then, with `knots`, its "
+            "position among them, mapped to -1 .. 1, else (x - mean) / sd"
+        )
     names = ("optimizer", "momentum", "eps_root", "decay", "steps", "batch", "dim", "init_scale")
     return {
         **{name: inner[name] for name in names},
@@ -416,7 +425,7 @@ def recipe(config: Config, memory: Memory) -> dict:
         "length of the embeddings that the row looks up, those of mixed rows by their shares, "
         "first-order weights left out",
         "order": "whole random passes over the slots",
-        **learned,
+        **more,
     }
 
 

@@ -150,7 +150,7 @@ def test_the_card_tells_columns_terms_and_source(tmp_path):
     for column in ("user", "user_id", "age", "label", "weight", "born_stage", "source_row"):
         assert f"| `{column}` |" in card
     assert "For research use only." in card and "- stages: 3" in card
-    assert "3 weighted rows" in card and "test log" in card
+    assert "3 weighted examples" in card and "test log" in card
     assert "{" not in card.split("```")[0]
 
 

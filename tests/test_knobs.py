@@ -7,6 +7,7 @@ from ml_collections import ConfigDict
 
 from configs import default
 from diet_jax.bilevel import Plan
+from diet_jax.data.features import Scale
 from diet_jax.job import make_plan, make_proxies
 from diet_jax.metagrad import Inner
 from diet_jax.optim import Optimizer
@@ -142,10 +143,15 @@ def test_the_recipe_is_how_models_are_trained_on_the_memory():
     for k, method in enumerate(c.eval.lr, 1):
         c.eval.lr[method] = ConfigDict({"default": 0.1 * k, "FM": 0.01 * k})
         c.eval.l2[method] = ConfigDict({"default": 1.0 * k, "LR": 2.0 * k})
-    said = recipe(c, SimpleNamespace(rates=None))
+    stream = SimpleNamespace(schema=SimpleNamespace(dense=()), scales=())
+    said = recipe(SimpleNamespace(config=c, stream=stream), SimpleNamespace(rates=None))
     assert said["lr"] == c.eval.lr.memory.to_dict() != c.eval.lr.full.to_dict()
     assert said["l2"] == c.eval.l2.memory.to_dict() != c.eval.l2.full.to_dict()
     assert said["hidden"] == list(c.eval.hidden) != list(c.inner.hidden)
     for name in ("optimizer", "momentum", "eps_root", "decay", "steps", "batch", "dim"):
         assert said[name] == c.inner[name], name
-    assert "rates" not in said
+    assert "rates" not in said and "dense" not in said
+    scale = Scale(log=True, mean=1.0, sd=2.0, knots=())
+    stream = SimpleNamespace(schema=SimpleNamespace(dense=("price",)), scales=(scale,))
+    said = recipe(SimpleNamespace(config=c, stream=stream), SimpleNamespace(rates=None))
+    assert said["dense"] == {"price": {"log": True, "mean": 1.0, "sd": 2.0, "knots": ()}}
