@@ -75,6 +75,7 @@ def parse(argv: list[str], *files: flags.FlagHolder, more: bool = False) -> list
     rows, argv = rows_of_tables(argv)
     argv += after
     sys.argv = argv  # where ml_collections looks for --config.KEY
+    sys.path.append(str(Path(__file__).parents[1]))  # for a config elsewhere that imports ours
     flag = CONFIG
     try:
         rest = flags.FLAGS(argv)

@@ -270,5 +270,9 @@ def parse(argv: list[str]) -> list[str]:
     return rest
 
 
-if __name__ == "__main__":
+def entry() -> None:
     app.run(main, flags_parser=parse)
+
+
+if __name__ == "__main__":
+    entry()

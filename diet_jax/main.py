@@ -88,8 +88,8 @@ def parse(argv: list[str]) -> list[str]:
 
 
 def entry() -> None:
-    """The console command, run from the folder that holds configs/."""
-    sys.path.insert(0, os.getcwd())  # configs import one another; `python -m` does this by itself
+    """The console command."""
+    sys.path.insert(0, os.getcwd())  # as `python -m` does
     app.run(start, flags_parser=parse)
 
 
