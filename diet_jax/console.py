@@ -199,7 +199,8 @@ def _closing_lines(summary: dict[str, Any]) -> list[str]:
     ]
     lines += cautions(summary)
     if not math.isnan(cost["run_seconds"]):
-        lines.append(f"Run: {seconds(cost['run_seconds'])}.")
+        took = seconds(cost["run_seconds"])
+        lines.append(f"Run: {took} (its last session, where it was resumed).")
     if not summary["finished"]:
         lines.append("The run is not finished: run the same command again to resume it.")
     return lines

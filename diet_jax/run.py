@@ -317,6 +317,8 @@ def stream_through(
             f"{folder / checkpoint.FOLDER}: the checkpoint of stage {gone[0]} is gone, and there is"
             " one of a later stage; put it back, or give another --workdir"
         )
+    if recorder.enabled and (done or saved) and first <= last:
+        print(f"Going on with stage {first} of {last + 1}.")
     n_seeds = len(job.evaluation.seeds) if first in saved else 0
     known = sharding.told_by_first(lambda: recorder.drop_from(first, n_seeds))
     trials_before = [r for r in recorder.records() if known and r.get("stage") == first]

@@ -215,8 +215,9 @@ def test_kill_9_within_a_stage_goes_on_from_its_last_save(whole, command, tmp_pa
     args = [f"--config={dies}", *args, "--config.checkpoint.every=1e-9"]
     status, _, err = cli.run(*args, DIES="", **env)
     assert (status, stages(workdir), stages(workdir, PAUSED)) == (-signal.SIGKILL, [1], [1]), err
-    status, _, err = cli.run(*args, **env)
+    status, out, err = cli.run(*args, **env)
     assert status == 0, err
+    assert out.startswith("Going on with stage 2 of 3.\n")
     saves = ["paused 0", "paused 1", "checkpoints 1", "paused 0", "paused 1", "checkpoints 2"]
     assert (workdir / "saves").read_text().splitlines() == saves
     assert not (workdir / "paused").exists()
