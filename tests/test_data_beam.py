@@ -211,7 +211,7 @@ def test_a_second_data_set_in_one_place_is_refused(tmp_path):
 
 def test_without_beam_the_error_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setattr(beam.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(InputError, match=r"pip install 'diet_jax\[beam\]'"):
+    with pytest.raises(InputError, match=r"pip install -e '.\[beam\]'"):
         beam.build(make_config(tmp_path, tmp_path), str(tmp_path), [])
 
 
