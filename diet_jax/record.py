@@ -78,7 +78,7 @@ def look_into(workdir: str | Path, config: Any) -> list[Record]:
 def refuse_another_log(workdir: Path, log: str) -> None:
     """Raises InputError if the run in the folder read another log than the one of this key."""
     file = workdir / _LOG
-    if file.exists() and json.loads(file.read_text())["key"] != log:
+    if file.exists() and file.read_text().strip() != json.dumps({"key": log}):
         raise InputError(
             f"{workdir} holds a run on another log: the files at data.path, or their names, have "
             "changed since, or how they are prepared has; put the old ones back, or give another "

@@ -91,6 +91,9 @@ def test_a_run_goes_on_with_its_own_log_alone(tmp_path):
     with pytest.raises(InputError, match="another log: the files at data.path.*--workdir"):
         open_once(tmp_path, config(), ENV | {"python": "3.14"}, "other")
     assert json.loads((tmp_path / "env.json").read_text()) == ENV
+    (tmp_path / "log.json").write_text('{"key')
+    with pytest.raises(InputError, match="another log"):
+        open_once(tmp_path, config(), ENV, "one")
 
 
 def test_the_environment_of_a_finished_run_is_kept(tmp_path):
