@@ -229,9 +229,11 @@ def plain(value: float) -> str:
 
 
 def seconds(value: float) -> str:
-    """A duration: "0.8 s", "42 s", "3 min 05 s", "2 h 10 min", or "-" for NaN."""
+    """A duration: "0.016 s", "0.8 s", "42 s", "3 min 05 s", "2 h 10 min", or "-" for NaN."""
     if math.isnan(value):
         return "-"
+    if 0 < value < 0.095:  # of a trial on a memory
+        return f"{value:.2g} s"
     if value < 9.95:
         return f"{value:.1f} s"
     whole = round(value)

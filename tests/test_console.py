@@ -165,7 +165,7 @@ def test_a_failure_inside_a_stage_gives_the_terminal_back():
 
 def test_number_formats():
     assert [console.seconds(s) for s in (0.04, 9.94, 42.4, 59.6, 185, 7799)] == [
-        *("0.0 s", "9.9 s", "42 s", "1 min 00 s", "3 min 05 s", "2 h 09 min")
+        *("0.04 s", "9.9 s", "42 s", "1 min 00 s", "3 min 05 s", "2 h 09 min")
     ]
     assert [console.ratio(v) for v in (-0.001, 0.555, -1.2, math.nan)] == [
         *("0.00", "0.56", "-1.20", "-")
