@@ -51,7 +51,8 @@ def get_config() -> Config:
     c.stages = ConfigDict()
     c.stages.count = 8  # stages of equal counts; the last one is only ever tested on
     c.stages.fractions = ()  # shares in time order instead, for example (0.9, 0.1)
-    c.stages.interval = ""  # hour | day | week (UTC) instead
+    # hour | day | week (UTC) instead: a run in the same workdir goes on when the log has grown
+    c.stages.interval = ""
 
     c.memory = ConfigDict()
     c.memory.rate = 0.02  # slots per row of the log so far

@@ -63,12 +63,21 @@ def clear(workdir: Path, folder: str = PAUSED) -> None:
     told_by_first(lambda: shutil.rmtree(workdir / folder, ignore_errors=True))
 
 
+def fits(shape: tuple[int, ...], longer: tuple[int, ...]) -> bool:
+    """Whether an array is one of the other shape, or the beginning of one."""
+    return shape == longer or (
+        len(shape) == len(longer) and shape[1:] == longer[1:] and shape[:1] < longer[:1]
+    )
+
+
 def load(workdir: Path, stage: int, like: Any, folder: str = FOLDER) -> tuple[Any, dict]:
     """The state saved at `stage`, as numpy arrays in the structure of `like`, and its facts.
 
-    The checkpoint may have been written on other devices, or by a version with narrower numbers.
-    Raises InputError when its leaves, shapes or dtypes are not those of `like` (Orbax by itself
-    would cast a dtype silently).
+    The checkpoint may have been written on other devices, by a version with narrower numbers, or
+    when the log was shorter: where `like` is longer along the first axis (it has more slots, more
+    table rows), the rest is what `like` holds there.
+    Raises InputError when its leaves, shapes or dtypes are otherwise not those of `like` (Orbax by
+    itself would cast a dtype silently).
     """
     path = workdir / folder
     wanted, empty = _split(like)
@@ -82,8 +91,10 @@ def load(workdir: Path, stage: int, like: Any, folder: str = FOLDER) -> tuple[An
         have, want = (
             (a[name].shape, a[name].dtype) if name in a else None for a in (found, wanted)
         )
-        if have and want and have[0] == want[0] and np.can_cast(have[1], want[1]):
-            found[name] = np.asarray(found[name], want[1])
+        if have and want and fits(have[0], want[0]) and np.can_cast(have[1], want[1]):
+            longer = wanted[name].copy()
+            longer[tuple(map(slice, have[0]))] = found[name]
+            found[name] = longer
         else:
             raise InputError(
                 f"{path / str(stage)}: not a checkpoint of this run, its leaf {name} "

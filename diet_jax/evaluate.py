@@ -125,8 +125,9 @@ def open_run(folder: Path) -> Memory:
 
 
 def config_of(memory: Memory, **change: Any) -> str:
-    """What its run was asked for, as text."""
-    return json.dumps(asked(memory.job.config.to_dict()) | change)
+    """What its run was asked for, and of which log, as text."""
+    log = {"log": memory.job.stream.key}
+    return json.dumps(asked(memory.job.config.to_dict()) | log | change)
 
 
 def others_than_seed(memory: Memory) -> str:

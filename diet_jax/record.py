@@ -11,7 +11,7 @@ import os
 import shutil
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,40 +22,44 @@ from diet_jax.types import Busy, InputError
 Record = dict[str, Any]
 
 _TAIL_BYTES = 1 << 16
-_PLACE = ("mesh.", "checkpoint.")
+# Of a config, what says where and how a run takes place. The log is known by its content.
+_PLACE = ("mesh.", "checkpoint.", "data.path", "data.tfds_dir", "data.cache")
 _LOG = "log.json"  # says which prepared log a run reads
 _METRICS = ("auc", "gauc", "logloss")
 
 
 @contextmanager
 def open_workdir(
-    workdir: str | Path, config: Any, env: dict, log: str = ""
+    workdir: str | Path,
+    config: Any,
+    env: dict,
+    log: str = "",
+    marks: Callable[[], list[str]] = list,
 ) -> Iterator["Recorder"]:
     """Makes the folder of a run, or takes up an earlier run of the same config in it; for the time
     of the context no other process may.
 
     Args:
         workdir: folder, created when missing.
-        config: an ml_collections.ConfigDict (anything with `to_json`).
-        env: versions and devices, JSON values; kept from the last session that computed something.
+        config: an ml_collections.ConfigDict (anything with `to_json`). It and `env` are kept from
+            the last session that computed something.
+        env: versions and devices, JSON values.
         log: the key of the prepared log, `Stream.key`.
+        marks: () -> a digest of each of its stages, if it may grow; see `take_up`.
 
     Raises:
-        InputError: as `look_into`, and Busy: as `alone`.
+        InputError: as `look_into` and `take_up`, and Busy: as `alone`.
     """
     workdir = Path(workdir)
     with _in_one_line(workdir):
         workdir.mkdir(parents=True, exist_ok=True)
     with alone(workdir), Recorder(workdir) as recorder:
-        records = look_into(workdir, config)
-        refuse_another_log(workdir, log)
+        look_into(workdir, config)
         with _in_one_line(workdir):
-            if not (workdir / "config.json").exists():
+            take_up(recorder, log, marks)
+            if not is_finished(recorder.records()):
                 text = config.to_json(indent=2, sort_keys=True)
                 replace_text(workdir / "config.json", text + "\n")
-            if not (workdir / _LOG).exists():
-                replace_text(workdir / _LOG, json.dumps({"key": log}) + "\n")
-            if not is_finished(records):
                 replace_text(workdir / "env.json", json.dumps(env, indent=2, sort_keys=True) + "\n")
         yield recorder
 
@@ -75,14 +79,59 @@ def look_into(workdir: str | Path, config: Any) -> list[Record]:
         return read_records(workdir / "metrics.jsonl")
 
 
-def refuse_another_log(workdir: Path, log: str) -> None:
-    """Raises InputError if the run in the folder read another log than the one of this key."""
-    file = workdir / _LOG
-    if file.exists() and file.read_text().strip() != json.dumps({"key": log}):
+def known_log(workdir: Path) -> dict[str, Any]:
+    """What is known of the log that the run in the folder reads; "key": of the prepared log, None
+    if that is not known; "stages": their digests, if it may grow."""
+    try:
+        return {"key": None} | json.loads((workdir / _LOG).read_text())
+    except (FileNotFoundError, ValueError, TypeError):
+        return {"key": None}
+
+
+def take_up(recorder: "Recorder", log: str, marks: Callable[[], list[str]]) -> None:
+    """Notes the log that the run reads, or holds it to the log that it read before, which may have
+    grown: all stages but the last are as they were, and the last one has at least as many rows.
+
+    The run has then not finished, and what was tested on a last stage that changed is forgotten.
+    Raises InputError for any other log.
+    """
+    file, known = recorder.workdir / _LOG, known_log(recorder.workdir)
+    if file.exists() and known["key"] == log:
+        return
+    new, old = marks(), known.get("stages", [])
+    if file.exists():
+        refuse(recorder.workdir, old, new)
+        same = new[len(old) - 1] == old[-1]
+        recorder.drop_from(len(old) if same else len(old) - 1)
+    replace_text(file, json.dumps({"key": log, "stages": new}) + "\n")
+
+
+def refuse(workdir: Path, old: list[str], new: list[str]) -> None:
+    """Raises InputError unless a log of the stages `new` is one of `old` that has grown."""
+    changed = [n for n, mark in enumerate(old[:-1], 1) if new[n - 1 : n] != [mark]]
+    cure = "put the old ones back, or give another --workdir"
+    if changed or (old and len(new) < len(old)):
+        number = changed[0] if changed else len(old)
+        raise InputError(
+            f"{workdir} holds a run on another log: its stage {number} is not what it was, since "
+            "rows of its time came late, or files at data.path have changed or are gone, or how "
+            f"they are prepared has; {cure}"
+        )
+    if not old:
         raise InputError(
             f"{workdir} holds a run on another log: the files at data.path, or their names, have "
-            "changed since, or how they are prepared has; put the old ones back, or give another "
-            "--workdir"
+            f"changed since, or how they are prepared has; {cure} (a run goes on when its log has "
+            "grown if its stages are intervals of time, stages.interval)"
+        )
+
+
+def refuse_another_log(workdir: Path, log: str) -> None:
+    """Raises InputError if the run in the folder read another log than the one of this key."""
+    if (workdir / _LOG).exists() and known_log(workdir)["key"] != log:
+        raise InputError(
+            f"{workdir} holds a run on another log: the files at data.path, or their names, have "
+            "changed since, or how they are prepared has; put the old ones back, or let the run go "
+            "on if the log has grown"
         )
 
 

@@ -3,6 +3,7 @@
 Every process of a job runs this; only the first one reads and writes the folder, and speaks.
 """
 
+import hashlib
 import time
 import zlib
 from collections.abc import Callable, Collection, Iterator
@@ -18,6 +19,7 @@ import numpy as np
 from diet_jax import checkpoint, console, fed, outlook, preemption, sharding, trials
 from diet_jax import memory as mem
 from diet_jax.baselines import find
+from diet_jax.data import log_key
 from diet_jax.data.prepare import Report
 from diet_jax.data.vocabulary import as_known
 from diet_jax.distill import (
@@ -31,7 +33,14 @@ from diet_jax.distill import (
 from diet_jax.export import export_memory
 from diet_jax.job import Job, State, prepare, rows_per_slot, slots_after, slots_of_stage
 from diet_jax.preemption import Preempted
-from diet_jax.record import Recorder, evaluated_stages, is_finished, look_into, open_workdir
+from diet_jax.record import (
+    Recorder,
+    evaluated_stages,
+    is_finished,
+    known_log,
+    look_into,
+    open_workdir,
+)
 from diet_jax.report import build_report
 from diet_jax.select import SELECTORS, Look
 from diet_jax.train import key_for
@@ -252,10 +261,10 @@ def run(
     """
     folder, first = Path(workdir), sharding.is_first()
 
-    if sharding.told_by_first(lambda: is_finished(look_into(folder, config))):
+    if why := sharding.told_by_first(lambda: nothing_to_do(folder, config)):
         if first:
             print(f"{folder} holds a finished run of this config; only its report is made anew.")
-            print("A log that has grown since takes another --workdir.")
+            print(why)
     else:
         with console.preparation() if first else nullcontext(Report()) as report:
             job = prepare(config, report)
@@ -267,8 +276,11 @@ def run(
 
             def take() -> bool:
                 nonlocal recorder
-                opened = open_workdir(folder, config, env, job.stream.key)
+                before = known_log(folder)["key"]
+                opened = open_workdir(folder, config, env, job.stream.key, lambda: marks(job))
                 recorder = stack.enter_context(opened)
+                if before not in (None, job.stream.key):
+                    print("The log has grown. Stages that are done stay as they are.")
                 return True
 
             sharding.told_by_first(take)
@@ -280,6 +292,35 @@ def run(
         console.print_summary(Recorder(folder, enabled=False).records())
         build_report(folder)
     return path
+
+
+def nothing_to_do(folder: Path, config: Config) -> str:
+    """Why there is nothing to do but the report, in a sentence; empty if there is.
+
+    Raises InputError as `look_into`.
+    """
+    if not is_finished(look_into(folder, config)):
+        return ""
+    if not config.stages.interval:
+        return "A log that has grown takes another --workdir, as stages.interval is not set."
+    try:
+        same = log_key(config) == known_log(folder)["key"]
+    except InputError as error:
+        return f"Whether its log has grown is not known: {error}"
+    return "Its log has not grown." if same else ""
+
+
+def marks(job: Job) -> list[str]:
+    """Of each stage, where they stay as they are when the log grows, a digest of its rows."""
+    return [mark(stage) for stage in job.stream.stages if job.config.stages.interval]
+
+
+def mark(stage: Stage) -> str:
+    found, piece = hashlib.blake2b(digest_size=16), 1 << 20  # rows
+    for column in (*stage.rows, stage.time):
+        for start in range(0, len(column), piece):
+            found.update(np.ascontiguousarray(column[start : start + piece]).data)
+    return found.hexdigest()
 
 
 def digest(job: Job) -> int:
@@ -333,6 +374,7 @@ def stream_through(
     for number in range(first, last + 1):
         if number in saved:
             state, facts = checkpoint.load(folder, number, job.first)
+            facts["stages"] = last + 1  # the log may have grown since
         else:
             state, facts = go_on(job, folder, state, number, stop)
             checkpoint.save(folder, number, state, facts)

@@ -63,7 +63,7 @@ def summarize(records: list[Record]) -> dict[str, Any]:
     return {
         "finished": is_finished(records),
         "stages_done": len(done),
-        "stages_total": next((r["stages"] for r in stage_records.values()), None),
+        "stages_total": max((r["stages"] for r in stage_records.values()), default=None),
         "stages": sorted({r["stage"] for r in evals}),
         "archs": archs,
         "methods": methods,

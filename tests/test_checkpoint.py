@@ -79,10 +79,20 @@ def test_narrower_numbers_of_an_older_version_are_taken(tmp_path):
     assert same(loaded, {"a": np.arange(3)})
 
 
+def test_a_state_of_a_log_that_has_grown_begins_as_it_was(tmp_path):
+    saved = {"slots": np.ones((2, 3)), "steps": np.int32(7), "net": np.ones((3, 2))}
+    checkpoint.save(tmp_path, 1, saved, {})
+    like = {"slots": np.zeros((4, 3)), "steps": np.int32(0), "net": np.zeros((3, 2))}
+    loaded, _ = checkpoint.load(tmp_path, 1, like)
+    assert same(loaded, saved | {"slots": np.repeat([[1.0], [0.0]], 2, 0) * np.ones(3)})
+    assert not like["slots"].any()
+
+
 @pytest.mark.parametrize(
     ("other", "named"),
     [
-        ({"a": np.zeros(3, np.float32), "b": np.zeros(1)}, r"a is \(\(2,\).*\(\(3,\)"),
+        ({"a": np.zeros(1, np.float32), "b": np.zeros(1)}, r"a is \(\(2,\).*\(\(1,\)"),
+        ({"a": np.zeros((2, 1), np.float32), "b": np.zeros(1)}, r"a is \(\(2,\).*\(\(2, 1\)"),
         ({"a": np.zeros(2, np.float16), "b": np.zeros(1)}, "a is .*float32.*float16"),
         ({"a": np.zeros(2, np.float32)}, "b is .* should be None"),
         (

@@ -56,14 +56,14 @@ def test_a_new_workdir_holds_config_and_env(tmp_path):
         assert recorder.records() == []
     files = {p.name: json.loads(p.read_text()) for p in (tmp_path / "a" / "b").glob("*.json")}
     said = {"config.json": json.loads(config().to_json()), "env.json": ENV}
-    assert files == said | {"log.json": {"key": ""}}
+    assert files == said | {"log.json": {"key": "", "stages": []}}
 
 
 def test_a_run_may_be_taken_up_on_another_mesh(tmp_path):
     open_once(tmp_path, config(mesh={"data": 8}), ENV)
     open_once(tmp_path, config(mesh={"data": 1}, checkpoint={"every": 1.0}), ENV)
     open_once(tmp_path, config(), ENV)
-    assert json.loads((tmp_path / "config.json").read_text())["mesh"] == {"data": 8}
+    assert "mesh" not in json.loads((tmp_path / "config.json").read_text())  # the last one's
 
 
 def test_the_same_config_is_taken_up_again_and_another_is_refused(tmp_path):
@@ -94,6 +94,39 @@ def test_a_run_goes_on_with_its_own_log_alone(tmp_path):
     (tmp_path / "log.json").write_text('{"key')
     with pytest.raises(InputError, match="another log"):
         open_once(tmp_path, config(), ENV, "one")
+
+
+def test_a_log_may_lie_elsewhere_and_may_have_grown(tmp_path):
+    def open_log(path, key, *stages):
+        where = config()
+        where.data.path = path
+        with open_workdir(tmp_path, where, ENV, key, lambda: list(stages)) as recorder:
+            return recorder.records()
+
+    open_log("a", "one", "1", "2", "part")
+    ends = [{"kind": "stage", "stage": n} for n in (1, 2)] + [{"kind": "run"}]
+    with Recorder(tmp_path) as recorder:
+        recorder.append(ends)
+    assert open_log("b", "one") == ends
+    assert open_log("b", "two", "1", "2", "part", "4") == ends[:2]
+    assert json.loads((tmp_path / "config.json").read_text())["data"]["path"] == "b"
+    assert open_log("b", "three", "1", "2", "part", "more") == ends[:2]
+    for number, stages in ((2, ("1", "?", "part", "more")), (4, ("1", "2", "part"))):
+        with pytest.raises(InputError, match=f"its stage {number} is not what it was"):
+            open_log("b", "four", *stages)
+    assert json.loads((tmp_path / "log.json").read_text())["key"] == "three"
+
+
+def test_what_was_tested_on_a_stage_that_was_not_whole_is_forgotten(tmp_path):
+    def open_log(key, *stages):
+        with open_workdir(tmp_path, config(), ENV, key, lambda: list(stages)) as recorder:
+            return recorder.records()
+
+    open_log("one", "1", "2", "part")
+    ends = [{"kind": "stage", "stage": n} for n in (1, 2)] + [{"kind": "run"}]
+    with Recorder(tmp_path) as recorder:
+        recorder.append(ends)
+    assert open_log("two", "1", "2", "whole", "4") == ends[:1]
 
 
 def test_the_environment_of_a_finished_run_is_kept(tmp_path):

@@ -3,6 +3,7 @@
 import difflib
 import os
 from pathlib import Path
+from typing import Any
 
 from diet_jax.data import simulator, source, store, table
 from diet_jax.data.adapters import (
@@ -16,7 +17,7 @@ from diet_jax.data.adapters import (
     taobao,
     yambda,
 )
-from diet_jax.data.prepare import Report, prepare
+from diet_jax.data.prepare import Report, identify, prepare
 from diet_jax.data.stages import Cuts
 from diet_jax.types import Config, InputError, Stream
 
@@ -80,17 +81,27 @@ def prepare_log(config: Config, report: Report = Report()) -> Path:  # noqa: B00
     Only the blocks `data` and `stages` are read. Raises InputError, one line that names what, where
     and the cure, for any bad input.
     """
+    return prepare(*asked(config), report)
+
+
+def log_key(config: Config) -> str:
+    """`Stream.key` of the log as its files are now; nothing is prepared. Raises as `prepare_log`
+    does for files that cannot be read."""
+    return identify(*asked(config))[0]
+
+
+def asked(config: Config) -> tuple[source.Source, Cuts, int, float, Path, dict[str, Any]]:
+    """What `prepare` and `identify` are told."""
     check_keys(config)
     data, cuts = config.data, config.stages
     about = {k: v for k, v in data.to_dict().items() if k not in ("path", "tfds_dir", "cache")}
-    return prepare(
+    return (
         find(data),
         Cuts(cuts.count, tuple(cuts.fractions), cuts.interval),
         data.min_count,
         data.max_rejected,
         cache_folder(data.cache),
         about,
-        report,
     )
 
 

@@ -40,11 +40,9 @@ def prepare(
     preparation resumes. Raises InputError for bad input, or if the cache cannot be written; then
     nothing of it is left but the rejected rows.
     """
-    said = description(source, cuts, min_count, max_rejected, about)
     with readable_errors(cache, "free some space, or set --config.data.cache to another folder"):
         cache.mkdir(parents=True, exist_ok=True)
-        known = {file: digest(Path(file), cache) for part in source.parts for file in part.files}
-        key = key_of(said, [[(file, known[file]) for file in part.files] for part in source.parts])
+        key, known = identify(source, cuts, min_count, max_rejected, cache, about)
         final, draft = cache / key, cache / f"{key}.part"
         aside = cache / f"{key}.rejected.csv"
         if final.exists():
@@ -76,6 +74,17 @@ def prepare(
                 shutil.rmtree(draft)
                 raise
     return final
+
+
+def identify(
+    source: Source, cuts: Cuts, min_count: int, max_rejected: float, cache: Path, about: Any
+) -> tuple[str, dict[str, str]]:
+    """The name that the prepared log has in the cache, whether it is there or not, and the digest
+    of each of its files. Raises InputError for bad arguments and files that cannot be read."""
+    said = description(source, cuts, min_count, max_rejected, about)
+    known = {file: digest(Path(file), cache) for part in source.parts for file in part.files}
+    parts = [[(file, known[file]) for file in part.files] for part in source.parts]
+    return key_of(said, parts), known
 
 
 def description(

@@ -1,0 +1,123 @@
+"""A run whose log has grown goes on: what is done stays, and the rest is as if it had waited."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+import toy
+
+from diet_jax import run
+from diet_jax.record import read_records
+from diet_jax.types import InputError
+
+HOUR = toy.ROWS_A_STAGE  # rows; one a minute
+SHORT, LONG = 3 * HOUR + HOUR // 2, 6 * HOUR  # the last stage of the short log is half an hour
+
+
+def log(rows: int = LONG) -> pl.DataFrame:
+    """The first rows of a log that shows new items in every hour."""
+    columns = toy.log(stages=LONG // HOUR)
+    n = np.arange(LONG)
+    columns["time"] = 1_700_002_800 + 60 * n
+    columns["item"] = columns["item"] + np.where(n % 3, 0, 10 * (n // HOUR))
+    return pl.DataFrame(columns).head(rows)
+
+
+def config(folder: Path, rows: pl.DataFrame, **change):
+    """Of a run on these rows, written to a file of one name in any folder."""
+    folder.mkdir(exist_ok=True)
+    rows.write_parquet(folder / "log.parquet")
+    return toy.config(str(folder / "log.parquet"), **{"stages.interval": "hour"} | change)
+
+
+def records(workdir: Path) -> list[dict]:
+    """What was recorded, but for how many stages the log had then."""
+    return [r | {"stages": 0} for r in read_records(workdir / "metrics.jsonl")]
+
+
+def measured(workdir: Path) -> list[dict]:
+    return [{k: v for k, v in r.items() if "seconds" not in k} for r in records(workdir)]
+
+
+def held(folder: Path) -> dict[Path, bytes]:
+    return {p: p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+@pytest.fixture(scope="module")
+def short(tmp_path_factory):
+    """The workdir of a finished run on the short log."""
+    folder = tmp_path_factory.mktemp("short")
+    run.run(config(folder, log(SHORT)), str(folder / "run"), {})
+    return folder / "run"
+
+
+@pytest.fixture
+def workdir(short, tmp_path):
+    shutil.copytree(short, tmp_path / "run")
+    return tmp_path / "run"
+
+
+def test_it_goes_on_as_if_it_had_read_the_whole_log(workdir, tmp_path, capsys):
+    before, old = records(workdir), held(workdir / "checkpoints")
+    grown = config(tmp_path / "moved", log())
+    run.run(grown, str(workdir), {"session": 2})
+    said = capsys.readouterr().out
+    assert said.startswith("The log has grown. Stages that are done stay as they are.\nGoing on")
+    assert held(workdir / "checkpoints").items() >= old.items()
+    kept = [r for r in before if r.get("stage", 9) < 3]  # the rest was tested on half an hour
+    assert len(kept) > 10 and records(workdir)[: len(kept)] == kept
+    run.run(grown, str(tmp_path / "whole"), {})
+    assert measured(workdir) == measured(tmp_path / "whole")
+    memories = (w / "export" / "memory.parquet" for w in (workdir, tmp_path / "whole"))
+    assert pl.read_parquet(next(memories)).equals(pl.read_parquet(next(memories)))
+    for name in ("config.json", "log.json"):  # of the log that it reads now
+        assert (workdir / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    capsys.readouterr()
+    after = records(workdir)
+    run.run(grown, str(workdir), {})
+    assert "finished" in (said := capsys.readouterr().out) and "has not grown" in said
+    assert records(workdir) == after
+
+
+def test_a_whole_last_stage_is_not_tested_on_again(short, workdir, tmp_path):
+    run.run(config(tmp_path / "a", log(4 * HOUR)), str(workdir), {})
+    tested = records(workdir)
+    run.run(config(tmp_path / "b", log(5 * HOUR)), str(workdir), {})
+    assert records(workdir)[: len(tested) - 1] == tested[:-1]  # the last one says that it ended
+    assert [r["stage"] for r in records(workdir) if r["kind"] == "stage"] == [1, 2, 3, 4]
+
+
+def flipped(rows: pl.DataFrame, at: int) -> pl.DataFrame:
+    n = pl.int_range(pl.len())
+    return rows.with_columns(label=pl.when(n == at).then(1 - pl.col("label")).otherwise("label"))
+
+
+@pytest.mark.parametrize(
+    ("rows", "stage"),
+    [
+        (flipped(log(), HOUR + 7), 2),
+        (pl.concat([log(), log(1)]), 1),  # a row that came late
+        (log(3 * HOUR), 4),  # shorter
+        (log().tail(-HOUR), 1),
+    ],
+    ids=["label", "late", "shorter", "forgotten"],
+)
+def test_another_log_is_refused_and_nothing_is_lost(workdir, tmp_path, rows, stage):
+    before = held(workdir)
+    other = config(tmp_path / "other", rows)
+    with pytest.raises(InputError, match=f"another log: its stage {stage} is not what it was"):
+        run.run(other, str(workdir), {})
+    assert held(workdir) == before
+
+
+def test_a_finished_run_needs_no_log(workdir, tmp_path, capsys):
+    gone = config(tmp_path / "gone", log())
+    (tmp_path / "gone" / "log.parquet").unlink()
+    before = records(workdir)
+    run.run(gone, str(workdir), {})
+    assert "Whether its log has grown is not known" in capsys.readouterr().out
+    assert records(workdir) == before
+    assert json.loads((workdir / "log.json").read_text())["stages"]
