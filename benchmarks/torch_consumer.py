@@ -16,10 +16,11 @@ import numpy as np
 from absl import app, flags, logging
 
 from benchmarks.record import versions, write
-from diet_jax.evaluate import MEMORY, open_run
+from diet_jax.evaluate import MEMORY
 from diet_jax.metrics import auc
 from diet_jax.models import make_model
-from diet_jax.run import judge, make_test
+from diet_jax.opened import open_run, rows_that_judge
+from diet_jax.run import judge
 from diet_jax.trial import make_trials
 
 PEER = flags.DEFINE_string("peer_venv", "runs/deepctr", "Environment that has deepctr-torch.")
@@ -44,11 +45,10 @@ def main(_) -> None:
         plan = job.evaluation._replace(models=models, subset_trials=trials)
         for r in judge(job._replace(evaluation=plan), memory.state, memory.stage, ("memory",)):
             found[r["arch"]]["ours"].append(r["auc"])
-        test = make_test(job, memory.stage)
-        judged = test.part == 0
+        test = rows_that_judge(memory)
         with tempfile.TemporaryDirectory() as scratch:
             rows, answer = Path(scratch) / "test.npz", Path(scratch) / "answer.npz"
-            np.savez(rows, ids=test.ids[judged], dense=test.dense[judged])
+            np.savez(rows, ids=test.ids, dense=test.dense)
             script = Path(__file__).with_name("torch_consumer_peer.py")
             seeds = ",".join(map(str, e.seeds))
             command = [python, script, folder / "export", rows, answer, ",".join(ARCHS), seeds]
@@ -56,7 +56,7 @@ def main(_) -> None:
             answers = np.load(answer)
             for arch in ARCHS:
                 for logit in answers[arch]:
-                    found[arch]["deepctr-torch"].append(auc(test.label[judged], logit))
+                    found[arch]["deepctr-torch"].append(auc(test.label, logit))
     table = {
         arch: {
             who: {"mean": float(np.mean(aucs)), "sd": float(np.std(aucs, ddof=1)), "n": len(aucs)}

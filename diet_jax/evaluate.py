@@ -23,26 +23,22 @@ import zlib
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 from absl import app, flags
-from ml_collections import ConfigDict, config_flags
+from ml_collections import config_flags
 
-from diet_jax import checkpoint, command, console, sharding
-from diet_jax.job import Job, State, prepare
+from diet_jax import command, sharding
 from diet_jax.models import make_model
+from diet_jax.opened import Run, open_run
 from diet_jax.record import (
     alone,
     append_records,
     asked,
-    evaluated_stages,
-    is_finished,
     read_records,
-    refuse_another_log,
     software_versions,
 )
-from diet_jax.report import read_config
 from diet_jax.report import zoo as report
 from diet_jax.report.zoo import Choice, Choices, at
 from diet_jax.run import judge
@@ -54,15 +50,6 @@ MEMORY = flags.DEFINE_list("memory", None, "Folders of finished runs.")
 ZOO = config_flags.DEFINE_config_file("zoo", None, "The models, for example configs/zoo.py.")
 RATES = flags.DEFINE_list("rates", [], "Folders of comparisons whose best rates are used.")
 OUT = flags.DEFINE_string("out", "", "Folder of the results.")
-
-
-class Memory(NamedTuple):
-    """A finished run: its parts, its last state, and the number of that stage."""
-
-    folder: Path
-    job: Job
-    state: State
-    stage: int
 
 
 def compare() -> Path:
@@ -108,34 +95,18 @@ def known_file(folder: str) -> Path:
     return file
 
 
-def open_run(folder: Path) -> Memory:
-    """A finished run. Raises InputError if the folder holds none."""
-    records = read_records(folder / "metrics.jsonl")
-    if not is_finished(records):
-        raise InputError(f"{folder} holds no finished run; resume it, or give another --memory")
-    config, stage = ConfigDict(read_config(folder)), evaluated_stages(records)[-1]
-    config.mesh = ConfigDict({"trajectory": 0, "data": 0, "table": 1})  # of the devices at hand
-    if stage not in checkpoint.stages(folder):
-        raise InputError(f"{folder} has no checkpoint of stage {stage}; copy the folder whole")
-    with console.preparation() as progress:
-        job = prepare(config, progress)
-    refuse_another_log(folder, job.stream.key)
-    state, _ = checkpoint.load(folder, stage, job.first)
-    return Memory(folder, job, state, stage)
-
-
-def config_of(memory: Memory, **change: Any) -> str:
+def config_of(memory: Run, **change: Any) -> str:
     """What its run was asked for, and of which log, as text."""
     log = {"log": memory.job.stream.key}
     return json.dumps(asked(memory.job.config.to_dict()) | log | change)
 
 
-def others_than_seed(memory: Memory) -> str:
+def others_than_seed(memory: Run) -> str:
     """All that runs have to share to be compared, as text."""
     return config_of(memory, seed=0, stage=memory.stage)
 
 
-def run_of(memory: Memory) -> dict[str, Any]:
+def run_of(memory: Run) -> dict[str, Any]:
     """What a record says of its run; config: 32 bits that tell apart others, but not all."""
     mark = zlib.crc32(config_of(memory).encode())
     return {"run": memory.folder.name, "config": mark, "stage": memory.stage}
@@ -151,7 +122,7 @@ def latest(records: Iterable[dict]) -> list[dict]:
     return list({(key(r), r["seed"]): r for r in records}.values())
 
 
-def ours(records: list[dict], memories: list[Memory], specs: dict[str, dict]) -> list[dict]:
+def ours(records: list[dict], memories: list[Run], specs: dict[str, dict]) -> list[dict]:
     """Those of these runs' last stages and of these variants; older ones name no config."""
     found = []
     for memory in memories:
@@ -185,7 +156,7 @@ def best(records: Iterable[dict], specs: dict[str, dict]) -> Choices:
     }
 
 
-def with_usual(chosen: Choices, memory: Memory, zoo: Config) -> Choices:
+def with_usual(chosen: Choices, memory: Run, zoo: Config) -> Choices:
     """By every method and variant of the zoo, what was chosen, or the rates of the run's recipe."""
     usual = memory.job.evaluation.rates
     return {
@@ -196,7 +167,7 @@ def with_usual(chosen: Choices, memory: Memory, zoo: Config) -> Choices:
 
 
 def measure(
-    memories: list[Memory], zoo: Config, chosen: Choices, done: list[dict]
+    memories: list[Run], zoo: Config, chosen: Choices, done: list[dict]
 ) -> Iterator[list[dict]]:
     """The records of every training that is not done yet, all seeds of one at a time.
 
@@ -244,7 +215,7 @@ def twice(seeds: tuple[int, ...]) -> tuple[int, ...]:
     return (*seeds, *(max(seeds) + 1 + k for k in range(len(seeds))))
 
 
-def variant(memory: Memory, name: str, spec: Config, setting: str) -> dict[str, Any]:
+def variant(memory: Run, name: str, spec: Config, setting: str) -> dict[str, Any]:
     """What makes an evaluation (`trials.Plan`) one of this variant, so set, alone."""
     plan, schema = memory.job.evaluation, memory.job.stream.schema
     scale = memory.job.config.inner.init_scale

@@ -20,6 +20,7 @@ from configs import zoo as published_zoo
 from diet_jax import checkpoint, evaluate
 from diet_jax.job import State, prepare
 from diet_jax.models import MODELS
+from diet_jax.opened import Run, open_run
 from diet_jax.record import alone, append_records, read_records
 from diet_jax.report import zoo as page
 from diet_jax.report.zoo import Choice
@@ -41,7 +42,7 @@ def memory(tmp_path_factory):
     turn = begin(job, job.first, 1)
     rivals = extend(job, job.first, turn)
     state = State(rivals["random_soft"][0], turn.look.params, rivals)
-    return evaluate.Memory(root / "run", job, state, 1)
+    return Run(root / "run", job, state, 1)
 
 
 def grid(lrs=(), settings=(), dim=2, methods=("full", "memory", "random_soft")) -> ConfigDict:
@@ -245,22 +246,22 @@ def test_a_run_is_opened_on_the_devices_at_hand(memory, tmp_path):
     config = configured(memory, **mesh).job.config
     (tmp_path / "metrics.jsonl").write_text('{"kind": "stage", "stage": 1}\n')
     with pytest.raises(InputError, match="holds no finished run"):
-        evaluate.open_run(tmp_path)
+        open_run(tmp_path)
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write('{"kind": "run"}\n')
     for _ in range(2):
         with pytest.raises(InputError, match="holds no readable config.json"):
-            evaluate.open_run(tmp_path)
+            open_run(tmp_path)
         (tmp_path / "config.json").write_text("{")
     (tmp_path / "config.json").write_text(config.to_json())
     with pytest.raises(InputError, match="has no checkpoint of stage 1"):
-        evaluate.open_run(tmp_path)
+        open_run(tmp_path)
     checkpoint.save(tmp_path, 1, memory.state, {})
     (tmp_path / "log.json").write_text('{"key": "another"}')
     with pytest.raises(InputError, match="holds a run on another log"):
-        evaluate.open_run(tmp_path)
+        open_run(tmp_path)
     (tmp_path / "log.json").write_text(json.dumps({"key": memory.job.stream.key}))
-    found = evaluate.open_run(tmp_path)
+    found = open_run(tmp_path)
     assert (
         found.job.config.mesh.to_dict() == default.get_config().mesh.to_dict() and found.stage == 1
     )
