@@ -18,6 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from diet_jax.data.prepare import Report
+from diet_jax.data.profile import Dense, Field
 from diet_jax.record import Record
 from diet_jax.summary import METHODS, OF_TASK, PARTS, cautions, summarize
 
@@ -90,8 +91,17 @@ def said_of(rejected: dict[str, int]) -> list[str]:
     return [f"{count(sum(rejected.values()))} rows rejected", *each]
 
 
-def print_preparation(manifest: dict, folder: Path, took: float, console: Console | None = None):
-    """Prints what a prepared log holds, and how many rows were rejected for what."""
+def print_preparation(
+    manifest: dict,
+    columns: tuple[list[Field], list[Dense]],
+    folder: Path,
+    took: float,
+    console: Console | None = None,
+):
+    """Prints what a prepared log holds, and how many rows were rejected for what.
+
+    columns: its `profile`.
+    """
     m, console = manifest, console or Console()
     table = Table(box=box.HORIZONTALS, padding=(0, 1))
     for name in ("stage", "rows", "from (UTC)", "positive", "table rows"):
@@ -104,17 +114,40 @@ def print_preparation(manifest: dict, folder: Path, took: float, console: Consol
             str(number), count(stage["stop"] - start), begins, share, count(stage["vocab_size"])
         )
         start = stage["stop"]
-    lines = [
-        f"{len(m['fields'])} categorical fields: {', '.join(m['fields'])}",
-        f"{len(m['dense'])} dense features{': ' * bool(m['dense'])}{', '.join(m['dense'])}",
-    ]
+    lines = ["Missing, new and common values, and quantiles, are of the last stage."]
     lines += said_of(m["rejected"])
     if m["rejected"]:
         lines.append(f"  all of them in {folder / 'rejected.csv'}")
     speed = f" ({count(m['rows'] / took)} rows a second)" if took > 0.1 else ""
     lines.append(f"Ready after {seconds(took)}{speed}: {folder}")
     title = Text(f"{m['name']}: {count(m['rows'])} rows", style="bold")
-    console.print(Group(title, table, *map(Text, lines)), soft_wrap=True)
+    shown = [title, table, *columns_view(*columns), *map(Text, lines)]
+    console.print(Group(*shown), soft_wrap=True)
+
+
+def columns_view(fields: list[Field], dense: list[Dense]) -> list[Table]:
+    """Tables of what the columns of a log hold in its last stage, see `profile`."""
+
+    def table(heads: list[str], rows: list[tuple[str, ...]]) -> Table:
+        made = Table(box=box.HORIZONTALS, padding=(0, 1))
+        for k, head in enumerate(heads):
+            made.add_column(head, justify="right" if k else "left", no_wrap=True, max_width=24)
+        for row in rows:
+            made.add_row(*map(Text, row))
+        return made
+
+    def share(x: float) -> str:
+        return "-" if math.isnan(x) else f"{x:.1%}"
+
+    of_fields = [
+        (f.name, count(f.values), share(f.missing), share(f.new), f.common, share(f.share))
+        for f in fields
+    ]
+    of_dense = [(d.name, *(f"{x:.4g}" for x in d.quantiles)) for d in dense]
+    heads = ["categorical field", "values", "missing", "new", "most common", ""]
+    tables = [table(heads, of_fields)] if fields else []
+    heads = ["dense feature", "least", "5 %", "median", "95 %", "most"]
+    return tables + ([table(heads, of_dense)] if dense else [])
 
 
 def print_stage(records: list[Record], stage: int, console: Console | None = None) -> None:

@@ -11,15 +11,17 @@ from absl import app
 
 from diet_jax import command, console
 from diet_jax.data import prepare_log
-from diet_jax.data.store import load_manifest
+from diet_jax.data.profile import profile
+from diet_jax.data.store import load_manifest, read
 
 
 def main(argv: list[str]) -> None:
     start = time.perf_counter()
     with console.preparation() as report:
         folder = command.told(lambda: prepare_log(command.CONFIG.value, report))
-    manifest = command.told(lambda: load_manifest(folder))
-    console.print_preparation(manifest, folder, time.perf_counter() - start)
+    took = time.perf_counter() - start
+    manifest, columns = command.told(lambda: (load_manifest(folder), profile(read(folder))))
+    console.print_preparation(manifest, columns, folder, took)
 
 
 def parse(argv: list[str]) -> list[str]:
