@@ -22,7 +22,7 @@ def get_config() -> Config:
     # table (files of your own) | movielens | criteo | avazu | kuairand | taobao | mind | yambda |
     c.data.source = "movielens"  # amazon | sessions | simulator
     c.data.name = "latest-small"  # which one of its kind; table: a name for the report
-    c.data.path = ""  # file or folder; empty: the bundled log, or what tfds prepared
+    c.data.path = ""  # file, folder or pattern; empty: the bundled log, or what tfds prepared
     c.data.tfds_dir = ""  # data_dir of tensorflow-datasets; empty: its default
     c.data.options = ConfigDict()  # of the source: see read() in diet_jax/data/adapters
     c.data.min_count = 1  # a value gets its own table row once seen this often; before: "unknown"

@@ -86,6 +86,28 @@ def test_a_folder_is_one_log(tmp_path):
     assert stream.name == "a log"
 
 
+def test_a_folder_a_day_says_when_and_where(tmp_path):
+    """Written by Hive, Spark or Polars: the columns that folders are named by are in no file."""
+    log = tmp_path / "log"
+    for name, site in (("1.csv", "a"), ("2.jsonl", "b"), ("3.parquet", "b")):
+        folder = log / f"when=2024-01-0{name[0]}" / f"site={site}"
+        folder.mkdir(parents=True)
+        pl.read_csv(write(tmp_path, "one.csv")).drop("when").write_csv(tmp_path / "one.csv")
+        frame = pl.read_csv(tmp_path / "one.csv")
+        kinds = {"csv": frame.write_csv, "jsonl": frame.write_ndjson}
+        kinds.get(name[2:], frame.write_parquet)(folder / name)
+    found = read(log, categorical=("user", "site"))
+    assert texts(found, "site") == ["a"] * 4 + ["b"] * 8
+    days = np.unique(found.stages[0].time).tolist()
+    assert days == [1_704_067_200 + 86_400 * k for k in range(3)]
+    (log / "when=2024-01-03").rename(log / "when=2024-01-04")
+    assert read(log, categorical=("user", "site")).key != found.key
+    part = read(log / "when=2024-01-0[12]", categorical=("user",))
+    assert len(part.rows.label) == 8
+    with pytest.raises(InputError, match="no column 'when'"):
+        read(log / "when=2024-01-01")
+
+
 def test_all_that_the_config_can_say(tmp_path):
     path = write(
         tmp_path,

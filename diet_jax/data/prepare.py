@@ -105,8 +105,12 @@ def description(
 
 def key_of(said: list[Any], parts: list[list[tuple[str, str]]]) -> str:
     """The name of a prepared log. said: its `description`; parts: paths and digests of each part's
-    files. How a file is read may hang on its name."""
-    said = said + [[(Path(file).name, content) for file, content in part] for part in parts]
+    files. How a file is read may hang on its name, and on those of folders KEY=VALUE."""
+
+    def name(file: Path) -> str:
+        return "/".join([*(part for part in file.parts[:-1] if "=" in part), file.name])
+
+    said = said + [[(name(Path(file)), content) for file, content in part] for part in parts]
     return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:24]
 
 

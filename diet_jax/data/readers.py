@@ -5,6 +5,7 @@ are skipped. What is wrong with a file as a whole is one InputError that names i
 rows gives one empty block, so that its columns are known.
 """
 
+import glob
 import gzip
 import mmap
 import re
@@ -15,6 +16,7 @@ from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import IO, Any, cast
+from urllib.parse import unquote
 
 import polars as pl
 import pyarrow as pa
@@ -23,7 +25,7 @@ import pyarrow.parquet as pq
 from diet_jax.data import json_lines, text
 from diet_jax.data.clean import lacking
 from diet_jax.data.errors import told
-from diet_jax.data.source import Block, Part
+from diet_jax.data.source import Block, Part, map_frames
 from diet_jax.types import InputError
 
 _UNIT = "\x1f"  # stands for a separator that is longer than the one byte that parsers know
@@ -183,32 +185,77 @@ def table_parts(
     columns: tuple[str, ...] = (),
     lists: dict[str, str] = {},  # noqa: B006 (not changed)
 ) -> tuple[Part, ...]:
-    """A file, or the files of a folder sorted by name, each read as the end of its name says.
+    """A file, or all files below a folder, or below what a pattern (* ? [..] **) matches, sorted by
+    path, each read as the end of its name says.
 
-    columns: those to keep; () for all, unless there are JSON lines. lists: see `jsonl`. Of a
-    folder, what is hidden is left out, and files that are named as a readme, a licence, Markdown or
-    a mark (_SUCCESS) are.
+    columns: those to keep; () for all, unless there are JSON lines. lists: see `jsonl`. A folder
+    that is named KEY=VALUE says what all rows below it have in that column, if it is one of
+    `columns`, whatever the files say. In folders what is hidden is left out, and files that are
+    named as a readme, a licence, Markdown or a mark (_SUCCESS) are.
     Raises InputError if there is no such path, nothing at it with a known ending, or something else
-    in the folder.
+    in a folder.
     """
-    path = Path(path)
-    with told(str(path)):
-        path.stat()
-        inside = path.is_dir()
-        found = [f for f in sorted(path.iterdir()) if f.name[0] != "."] if inside else [path]
+    root, found = _found(Path(path))
     parts, known = [], " ".join(_READERS)
     for file in found:
         ending = next((e for e in _READERS if file.name.lower().endswith(e)), "")
-        if ending:
+        if ending and not file.is_dir():
+            given = _said_by_folders(file, root, columns)
             more = {"lists": lists} if _READERS[ending] is jsonl else {}
-            parts.append(_READERS[ending](file, columns=columns, **more))
-        elif inside and not (file.is_file() and _NO_LOG.fullmatch(file.name)):
+            own = tuple(c for c in columns if c not in given)
+            part = _READERS[ending](file, columns=own, **more)
+            parts.append(map_frames(part, partial(_filled, given)) if given else part)
+        elif file != root and not (file.is_file() and _NO_LOG.fullmatch(file.name)):
             raise InputError(
                 f"{file}: would be left out; move it away, or make it a file that ends in {known}"
             )
     if not parts:
         raise InputError(f"{path}: no file with a known ending; give one that ends in {known}")
     return tuple(parts)
+
+
+def _found(path: Path) -> tuple[Path, list[Path]]:
+    """What the names of folders count from, and the files of a log, with folders that are none of
+    its own."""
+    with told(str(path)):
+        if path.exists() or not glob.has_magic(str(path)):
+            path.stat()
+            return path, _files_below(path)
+        plain = next(k for k, part in enumerate(path.parts) if glob.has_magic(part))
+        matched = sorted(map(Path, glob.glob(str(path), recursive=True)))
+        if not matched:
+            raise InputError(f"{path}: matches no file; check the pattern")
+        root = Path(*path.parts[:plain])
+        found = (file for match in matched for file in _files_below(match, (Path(),)))
+        return root, list(dict.fromkeys(found))
+
+
+def _files_below(path: Path, above: tuple[Path, ...] = ()) -> list[Path]:
+    """A file alone, or those in a folder. One whose name begins with _ is the writer's, as that of
+    a Delta table is, whose files are not all of the log: it is found itself, not what is in it."""
+    if not path.is_dir() or (path.name[:1] == "_" and above):
+        return [path]
+    here = path.resolve()
+    if here in above:
+        raise InputError(f"{path}: is a link to a folder that it lies in; remove it")
+    inside = (file for file in sorted(path.iterdir()) if file.name[0] != ".")
+    return [found for file in inside for found in _files_below(file, (*above, here))]
+
+
+def _said_by_folders(file: Path, root: Path, columns: tuple[str, ...]) -> dict[str, str | None]:
+    """The `columns` that the names of the folders between `root` and a file give, as Hive, Spark
+    and Polars name them."""
+    pairs = (unquote(part).partition("=") for part in file.relative_to(root).parts[:-1])
+    return {
+        key: None if value == "__HIVE_DEFAULT_PARTITION__" else value
+        for key, equals, value in pairs
+        if equals and key in columns
+    }
+
+
+def _filled(given: dict[str, str | None], frame: pl.DataFrame) -> pl.DataFrame:
+    each = (pl.Series(name, [value], pl.String) for name, value in given.items())
+    return frame.with_columns(column.new_from_index(0, frame.height) for column in each)
 
 
 def _text_part(
