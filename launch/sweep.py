@@ -17,6 +17,7 @@ folder, and the table says so. The exit status is 1 if a trial did not finish, o
 
 import itertools
 import json
+import math
 import subprocess
 import sys
 import time
@@ -266,14 +267,16 @@ def draw_figure(rows: list[dict], metric: str, path: Path) -> None:
     plt.close(figure)
 
 
-def write_array(lines: list[list[str]], workdir: Path) -> None:
+def write_array(lines: list[list[str]], resources: dict, workdir: Path) -> None:
     """The trials for launch/slurm.sbatch, which parts a line at its blanks."""
     for word in itertools.chain(*lines):
         if word.split() != [word]:
             raise InputError(f"{word!r} holds a blank, which --slurm cannot pass on; take it out")
     replace_text(workdir / "trials.txt", "".join(" ".join(line) + "\n" for line in lines))
     print(f"TRIALS={workdir / 'trials.txt'} sbatch --array=0-{len(lines) - 1} --nodes=1 \\")
-    print("    --ntasks-per-node=1 --gpus-per-node=1 launch/slurm.sbatch")
+    cpus, gpus = (math.ceil(resources.get(kind, 0)) for kind in ("cpu", "gpu"))
+    each = f"--cpus-per-task={max(1, cpus)} --gpus-per-node={gpus}"
+    print(f"    --ntasks-per-node=1 {each} launch/slurm.sbatch")
 
 
 def sweep_through(sweep: Config, workdir: Path, more: list[str]) -> int:
@@ -281,7 +284,8 @@ def sweep_through(sweep: Config, workdir: Path, more: list[str]) -> int:
     trials = expand(sweep)
     workdir.mkdir(parents=True, exist_ok=True)
     if SLURM.value:
-        write_array([arguments(sweep, trial, workdir, more) for trial in trials], workdir)
+        lines = [arguments(sweep, trial, workdir, more) for trial in trials]
+        write_array(lines, dict(sweep.resources), workdir)
         return 0
     if not TABLE.value:
         on_ray(sweep, trials, workdir, more)

@@ -102,10 +102,12 @@ def start(*words, **env: str) -> subprocess.CompletedProcess:
 
 def test_a_slurm_array_has_a_line_for_each_trial_and_needs_no_ray(tmp_path):
     words = "--sweep=configs/sweeps/rates.py", "--slurm", f"--workdir={tmp_path}"
+    words += ("--sweep.resources.gpu=0.5",)
     done = start(*words, "--", "--config.data.path=log.csv")
     assert done.returncode == 0, done.stderr
     lines = (tmp_path / "trials.txt").read_text().splitlines()
     assert f"--array=0-{len(lines) - 1}" in done.stdout and len(set(lines)) == 12
+    assert "--cpus-per-task=2 --gpus-per-node=1 launch/slurm.sbatch" in done.stdout
     assert all(line.endswith(" --config.data.path=log.csv") for line in lines)
 
 

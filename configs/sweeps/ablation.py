@@ -32,5 +32,5 @@ def get_config() -> ConfigDict:
     c.metric = "R"  # or R_soft | auc
     c.reduction = 3  # halving: of the trials that reach a stage, one in as many goes on
     c.retries = 2  # of a trial that fails
-    c.resources = {"cpu": 2, "gpu": 0}  # of a trial
+    c.resources = {"cpu": 2.0, "gpu": 0.0}  # of a trial; on Ray also parts of one
     return c
