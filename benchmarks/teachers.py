@@ -21,9 +21,9 @@ from ml_collections import config_flags
 from benchmarks.record import write
 from benchmarks.windows import windowed
 from diet_jax import outlook
-from diet_jax.job import prepare
+from diet_jax.job import make_test, prepare
 from diet_jax.metrics import auc
-from diet_jax.run import make_test, teach
+from diet_jax.run import teach
 from diet_jax.types import Config
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "The config to choose for.")

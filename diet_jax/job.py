@@ -11,6 +11,7 @@ from diet_jax.bilevel import Plan
 from diet_jax.compact import capacity
 from diet_jax.data import load_stream
 from diet_jax.data.prepare import Report
+from diet_jax.data.vocabulary import as_known
 from diet_jax.limits import check
 from diet_jax.metagrad import Inner
 from diet_jax.models import Model, make_model
@@ -272,6 +273,25 @@ def prepare(
         make_evaluation(config, stream, steps, place),
         first,
     )
+
+
+def so_far(job: Job, stages: list[Stage]) -> fed.Log:
+    return fed.Log(job.stream.rows, tuple(stage.source for stage in stages))
+
+
+def make_test(job: Job, number: int) -> trials.Test:
+    """What judges after stage `number`: the next stage, and some rows of every stage so far."""
+    config, stages = job.config, [step.train for step in job.steps[:number]]
+    test, vocab = job.steps[number - 1].test, job.stream.schema.vocab
+    known = as_known(test.rows.ids, stages[-1].vocab_size, vocab)
+    parts = [(known, test.rows.dense, test.rows.label, test.user, np.zeros(len(test.user), int))]
+    for s, stage in enumerate(stages if config.eval.on == "next" else [], 1):
+        rng = np.random.default_rng((config.seed, s, 1 << 30))
+        n = len(stage.user)
+        at = np.sort(rng.choice(n, min(n, trials.PAST_ROWS), replace=False))
+        ids, dense, label, _ = (column[at] for column in stage.rows)
+        parts.append((ids, dense, label, stage.user[at], np.full(len(at), s)))
+    return trials.Test(*(np.concatenate(part) for part in zip(*parts, strict=True)))
 
 
 def check_lengths(config: Config, sizes: list[int]) -> None:

@@ -21,7 +21,6 @@ from diet_jax import memory as mem
 from diet_jax.baselines import find
 from diet_jax.data import log_key
 from diet_jax.data.prepare import Report
-from diet_jax.data.vocabulary import as_known
 from diet_jax.distill import (
     Pause,
     Progress,
@@ -31,7 +30,16 @@ from diet_jax.distill import (
     go_past,
 )
 from diet_jax.export import export_memory
-from diet_jax.job import Job, State, prepare, rows_per_slot, slots_after, slots_of_stage
+from diet_jax.job import (
+    Job,
+    State,
+    make_test,
+    prepare,
+    rows_per_slot,
+    slots_after,
+    slots_of_stage,
+    so_far,
+)
 from diet_jax.preemption import Preempted
 from diet_jax.record import (
     Recorder,
@@ -76,10 +84,6 @@ def view(job: Job, teacher: Params, stages: list[Stage], hidden: np.ndarray) -> 
         return job.teacher.embed(teacher, rows.ids[at], rows.dense[at])
 
     return Taught(rows, source, logit, ahead, ahead_logit, embed)
-
-
-def so_far(job: Job, stages: list[Stage]) -> fed.Log:
-    return fed.Log(job.stream.rows, tuple(stage.source for stage in stages))
 
 
 class Turn(NamedTuple):
@@ -231,21 +235,6 @@ def judging(
         between,
         known,
     )
-
-
-def make_test(job: Job, number: int) -> trials.Test:
-    """What judges after stage `number`: the next stage, and some rows of every stage so far."""
-    config, stages = job.config, [step.train for step in job.steps[:number]]
-    test, vocab = job.steps[number - 1].test, job.stream.schema.vocab
-    known = as_known(test.rows.ids, stages[-1].vocab_size, vocab)
-    parts = [(known, test.rows.dense, test.rows.label, test.user, np.zeros(len(test.user), int))]
-    for s, stage in enumerate(stages if config.eval.on == "next" else [], 1):
-        rng = np.random.default_rng((config.seed, s, 1 << 30))
-        n = len(stage.user)
-        at = np.sort(rng.choice(n, min(n, trials.PAST_ROWS), replace=False))
-        ids, dense, label, _ = (column[at] for column in stage.rows)
-        parts.append((ids, dense, label, stage.user[at], np.full(len(at), s)))
-    return trials.Test(*(np.concatenate(part) for part in zip(*parts, strict=True)))
 
 
 def run(
