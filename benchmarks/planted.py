@@ -25,9 +25,8 @@ from diet_jax.baselines import SURE
 from diet_jax.compact import compact, cut
 from diet_jax.data import simulator
 from diet_jax.influence import influence
-from diet_jax.job import make_proxies, prepare
+from diet_jax.job import make_proxies, make_test, prepare
 from diet_jax.metagrad import Slots, Trajectory
-from diet_jax.run import make_test
 from diet_jax.train import Examples
 from diet_jax.types import Config
 

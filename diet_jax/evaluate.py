@@ -12,8 +12,9 @@ that judge nothing, let these be of runs with --config.eval.on=validation, and
 --zoo=configs/zoo.py:tune and :tune_full, which try a grid; several such runs, of other seeds,
 choose more steadily than one.
 
-The results go to --out (default: zoo/ in the first run): trials.jsonl, which is also what a second
-call resumes from, and zoo.md with its figures. The file may hold other runs and other zoos as well,
+The results go to --out (default: a folder in the first run with the name of the zoo's file and its
+argument, zoo or zoo_tune): trials.jsonl, which is also what a second call resumes from, and zoo.md
+with its figures. The file may hold other runs and other zoos as well,
 none of which the page shows.
 """
 
@@ -55,7 +56,7 @@ OUT = flags.DEFINE_string("out", "", "Folder of the results.")
 def compare() -> Path:
     """The whole comparison; returns the path of its page."""
     folders: list[str] = MEMORY.value or []
-    out = Path(OUT.value or Path(folders[0]) / "zoo")
+    out = Path(OUT.value or Path(folders[0]) / name_of(ZOO.name))
     file = out / "trials.jsonl"
     zoo: Config = ZOO.value
     for method in zoo.methods:
@@ -86,6 +87,12 @@ def compare() -> Path:
             print(f"{first['run']}: {first['variant']}, {first['method']}", flush=True)
         env = software_versions() | {"device": ", ".join(sorted(set(sharding.device_kinds())))}
         return report.write(out, ours(records, memories, specs), specs, chosen, env)
+
+
+def name_of(flag: str) -> str:
+    """That of the file a flag names, with its argument: zoo_tune of configs/zoo.py:tune."""
+    path, _, argument = config_flags.get_config_filename(flags.FLAGS[flag]).partition(".py:")
+    return "_".join(filter(None, (Path(path).name.removesuffix(".py"), argument)))
 
 
 def known_file(folder: str) -> Path:

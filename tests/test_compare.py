@@ -269,6 +269,20 @@ def test_a_run_is_opened_on_the_devices_at_hand(memory, tmp_path):
     assert evaluate.others_than_seed(found) == evaluate.others_than_seed(memory)
 
 
+def test_each_zoo_has_a_folder_of_its_own(monkeypatch, tmp_path):
+    monkeypatch.chdir(cli.ROOT)
+    monkeypatch.setattr(sys, "argv", [])
+    (tmp_path / "mine.py").write_text("from configs.zoo import get_config")
+    for file, name in (
+        ("configs/zoo.py", "zoo"),
+        ("configs/zoo.py:tune", "zoo_tune"),
+        (f"{tmp_path}/mine.py", "mine"),
+    ):
+        with flagsaver.flagsaver():
+            evaluate.parse(["evaluate", "--memory=run", f"--zoo={file}"])
+            assert evaluate.name_of("zoo") == name
+
+
 @pytest.mark.parametrize(
     ("args", "words"),
     [
