@@ -133,7 +133,7 @@ def cautions(summary: dict[str, Any]) -> list[str]:
     if summary["overall"]["R"]["mean_of_ratios"] < 0:
         lines.append(
             "The memory is worse than random rows. Is the teacher trained enough (teacher.lr,"
-            " teacher.first_epochs), and are rates chosen for this log (benchmarks.recipes)?"
+            " teacher.first_epochs), and are rates chosen for this log (diet_jax.tune)?"
         )
     slots = summary["stage_records"][-1]["slots"] if summary["stage_records"] else MIN_SLOTS
     if slots < MIN_SLOTS:
