@@ -22,10 +22,10 @@ OUT = flags.DEFINE_string("out", "benchmarks/results", "Folder of the result fil
 
 def main(_) -> None:
     name, config = name_of_config(), command.CONFIG.value
-    rows, path = command.told(tune.tune), Path(OUT.value) / f"recipes_{name}.json"
-    if path.exists():
-        kept = json.loads(path.read_text())["table"]
-        rows += [row for row in kept if row["method"] not in tune.METHODS.value]
+    found, path = command.told(tune.tune), Path(OUT.value) / f"recipes_{name}.json"
+    kept = json.loads(path.read_text())["table"] if path.exists() else []
+    rows = [row for row in found if row["method"] in tune.METHODS.value]
+    rows += [row for row in kept if row["method"] not in tune.METHODS.value]
     print(*lines(rows), sep="\n")
     result = {"config": json.loads(config.to_json()), "table": rows}
     result["config"]["eval"]["on"] = "validation"
