@@ -92,9 +92,10 @@ def load(workdir: Path, stage: int, like: Any, folder: str = FOLDER) -> tuple[An
             (a[name].shape, a[name].dtype) if name in a else None for a in (found, wanted)
         )
         if have and want and fits(have[0], want[0]) and np.can_cast(have[1], want[1]):
-            longer = wanted[name].copy()
-            longer[tuple(map(slice, have[0]))] = found[name]
-            found[name] = longer
+            whole = np.asarray(found[name], want[1])
+            if have[0] != want[0]:
+                whole = np.concatenate([whole, wanted[name][have[0][0] :]])
+            found[name] = whole
         else:
             raise InputError(
                 f"{path / str(stage)}: not a checkpoint of this run, its leaf {name} "

@@ -236,7 +236,8 @@ def prepare(
     if plan.pool < 2 * a_round:
         raise InputError(
             f"growth.pool is {plan.pool}, too few candidates for rounds of {a_round} rows; "
-            f"set it to {2 * a_round} or more, or growth.rounds higher"
+            f"set it to {2 * a_round} or more, or growth.rounds higher (a run under way "
+            "needs another --workdir then)"
         )
     check_lengths(config, sizes)
     place = make_place(plan.trajectories, **config.mesh.to_dict())

@@ -28,7 +28,7 @@ class Run(NamedTuple):
 def open_run(folder: str | Path, stage: int | None = None) -> Run:
     """A run as it was after a stage; if none is named, after its last one, once it has finished.
 
-    Its log has to be where it was, or in the cache of prepared logs. The devices at hand are used.
+    The files of its log have to be where they were. The devices at hand are used.
     Raises InputError if the folder holds no such run, or its log is another one now.
     """
     folder = Path(folder)
@@ -47,7 +47,7 @@ def open_run(folder: str | Path, stage: int | None = None) -> Run:
         )
     with console.preparation() as progress:
         job = prepare(config, progress)
-    refuse_another_log(folder, job.stream.key)
+    refuse_another_log(folder, job.stream.key, "let the run go on with what has grown")
     state, _ = checkpoint.load(folder, stage, job.first)
     return Run(folder, job, state, stage)
 

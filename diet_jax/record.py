@@ -4,6 +4,7 @@ metrics.jsonl is the truth and TensorBoard is a mirror of it, rebuilt from it wh
 or resumes. Reading needs the standard library alone, so that reports start at once.
 """
 
+import errno
 import fcntl
 import json
 import math
@@ -20,6 +21,7 @@ from diet_jax.files import replace_text
 from diet_jax.types import Busy, InputError
 
 Record = dict[str, Any]
+Mark = list[Any]  # of a stage: its rows, and a digest of what they hold
 
 _TAIL_BYTES = 1 << 16
 # Of a config, what says where and how a run takes place. The log is known by its content.
@@ -34,32 +36,35 @@ def open_workdir(
     config: Any,
     env: dict,
     log: str = "",
-    marks: Callable[[], list[str]] = list,
+    marks: Callable[[], list[Mark]] = list,
 ) -> Iterator["Recorder"]:
     """Makes the folder of a run, or takes up an earlier run of the same config in it; for the time
     of the context no other process may.
 
     Args:
         workdir: folder, created when missing.
-        config: an ml_collections.ConfigDict (anything with `to_json`). It and `env` are kept from
-            the last session that computed something.
-        env: versions and devices, JSON values.
+        config: an ml_collections.ConfigDict (anything with `to_json`).
+        env: versions and devices, JSON values; kept from the last session that computed something.
         log: the key of the prepared log, `Stream.key`.
-        marks: () -> a digest of each of its stages, if it may grow; see `take_up`.
+        marks: () -> the mark of each of its stages, if it may grow; see `grown`.
 
     Raises:
-        InputError: as `look_into` and `take_up`, and Busy: as `alone`.
+        InputError: as `look_into` and `grown`, and Busy: as `alone`.
     """
     workdir = Path(workdir)
     with _in_one_line(workdir):
         workdir.mkdir(parents=True, exist_ok=True)
     with alone(workdir), Recorder(workdir) as recorder:
         look_into(workdir, config)
+        note, redo = grown(workdir, log, marks)
         with _in_one_line(workdir):
-            take_up(recorder, log, marks)
+            text = config.to_json(indent=2, sort_keys=True)
+            replace_text(workdir / "config.json", text + "\n")
+            if redo:
+                recorder.drop_from(redo)
+            if note:
+                replace_text(workdir / _LOG, json.dumps(note) + "\n")
             if not is_finished(recorder.records()):
-                text = config.to_json(indent=2, sort_keys=True)
-                replace_text(workdir / "config.json", text + "\n")
                 replace_text(workdir / "env.json", json.dumps(env, indent=2, sort_keys=True) + "\n")
         yield recorder
 
@@ -73,6 +78,8 @@ def look_into(workdir: str | Path, config: Any) -> list[Record]:
     workdir = Path(workdir)
     with _in_one_line(workdir):
         there = next(path for path in (workdir, *workdir.absolute().parents) if path.exists())
+        if not there.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, "not a folder", str(there))
         if not os.access(there, os.W_OK):
             raise PermissionError
         _check_config(workdir / "config.json", json.loads(config.to_json()))
@@ -84,54 +91,54 @@ def known_log(workdir: Path) -> dict[str, Any]:
     if that is not known; "stages": their digests, if it may grow."""
     try:
         return {"key": None} | json.loads((workdir / _LOG).read_text())
-    except (FileNotFoundError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError):
         return {"key": None}
 
 
-def take_up(recorder: "Recorder", log: str, marks: Callable[[], list[str]]) -> None:
-    """Notes the log that the run reads, or holds it to the log that it read before, which may have
-    grown: all stages but the last are as they were, and the last one has at least as many rows.
+def grown(
+    workdir: Path, log: str, marks: Callable[[], list[Mark]]
+) -> tuple[dict[str, Any] | None, int]:
+    """Holds the log to the one that the run in the folder read before, which may have grown: all
+    stages but the last are as they were, and the last one has no fewer rows.
 
-    The run has then not finished, and what was tested on a last stage that changed is forgotten.
+    Returns what to note of the log, None if that is known, and the first stage whose records no
+    longer hold, 0 if all do: of a log that has grown, the one that was tested on its last stage if
+    that changed, else the one after, as the run goes on.
     Raises InputError for any other log.
     """
-    file, known = recorder.workdir / _LOG, known_log(recorder.workdir)
-    if file.exists() and known["key"] == log:
-        return
+    known, redo = known_log(workdir), 0
+    if known["key"] == log and (workdir / _LOG).exists():
+        return None, redo
     new, old = marks(), known.get("stages", [])
-    if file.exists():
-        refuse(recorder.workdir, old, new)
-        same = new[len(old) - 1] == old[-1]
-        recorder.drop_from(len(old) if same else len(old) - 1)
-    replace_text(file, json.dumps({"key": log, "stages": new}) + "\n")
+    if (workdir / _LOG).exists():
+        refuse(workdir, old, new)
+        if new != old:
+            redo = len(old) - (new[len(old) - 1] != old[-1])
+    return {"key": log, "stages": new}, redo
 
 
-def refuse(workdir: Path, old: list[str], new: list[str]) -> None:
+def refuse(workdir: Path, old: list[Mark], new: list[Mark]) -> None:
     """Raises InputError unless a log of the stages `new` is one of `old` that has grown."""
-    changed = [n for n, mark in enumerate(old[:-1], 1) if new[n - 1 : n] != [mark]]
-    cure = "put the old ones back, or give another --workdir"
-    if changed or (old and len(new) < len(old)):
-        number = changed[0] if changed else len(old)
-        raise InputError(
-            f"{workdir} holds a run on another log: its stage {number} is not what it was, since "
-            "rows of its time came late, or files at data.path have changed or are gone, or how "
-            f"they are prepared has; {cure}"
-        )
     if not old:
+        refuse_another_log(workdir, "")
+    last = len(old) - 1
+    changed = [n for n, mark in enumerate(old[:-1]) if new[n : n + 1] != [mark]]
+    if len(new) <= last or new[last][0] < old[last][0]:
+        changed.append(last)
+    if changed:
         raise InputError(
-            f"{workdir} holds a run on another log: the files at data.path, or their names, have "
-            f"changed since, or how they are prepared has; {cure} (a run goes on when its log has "
-            "grown if its stages are intervals of time, stages.interval)"
+            f"{workdir} holds a run on another log: its stage {changed[0] + 1} is not what it was, "
+            "since rows of its time came late, or files at data.path have changed or are gone, or "
+            "how they are prepared has; put the old ones back, or give another --workdir"
         )
 
 
-def refuse_another_log(workdir: Path, log: str) -> None:
+def refuse_another_log(workdir: Path, log: str, cure: str = "give another --workdir") -> None:
     """Raises InputError if the run in the folder read another log than the one of this key."""
     if (workdir / _LOG).exists() and known_log(workdir)["key"] != log:
         raise InputError(
             f"{workdir} holds a run on another log: the files at data.path, or their names, have "
-            "changed since, or how they are prepared has; put the old ones back, or let the run go "
-            "on if the log has grown"
+            f"changed since, or how they are prepared has; put the old ones back, or {cure}"
         )
 
 

@@ -48,8 +48,9 @@ from diet_jax.record import (
     known_log,
     look_into,
     open_workdir,
+    refuse_another_log,
 )
-from diet_jax.report import build_report
+from diet_jax.report import build_report, read_config
 from diet_jax.select import SELECTORS, Look
 from diet_jax.train import key_for
 from diet_jax.types import Config, InputError, Memory, Params, Stage, Taught
@@ -265,17 +266,19 @@ def run(
 
             def take() -> bool:
                 nonlocal recorder
-                before = known_log(folder)["key"]
+                before = known_log(folder)
                 opened = open_workdir(folder, config, env, job.stream.key, lambda: marks(job))
                 recorder = stack.enter_context(opened)
-                if before not in (None, job.stream.key):
+                if before["key"] and before.get("stages") != known_log(folder)["stages"]:
                     print("The log has grown. Stages that are done stay as they are.")
                 return True
 
             sharding.told_by_first(take)
             if sharding.any_process(not (folder / "config.json").exists()):
                 raise InputError(f"not all hosts see {folder}; give a --workdir that they share")
-            stream_through(job, folder, recorder, watch())
+            # One whose log only lies elsewhere now is finished still.
+            if not sharding.told_by_first(lambda: is_finished(recorder.records())):
+                stream_through(job, folder, recorder, watch())
     path = folder / "report.html"
     if first:
         console.print_summary(Recorder(folder, enabled=False).records())
@@ -286,30 +289,38 @@ def run(
 def nothing_to_do(folder: Path, config: Config) -> str:
     """Why there is nothing to do but the report, in a sentence; empty if there is.
 
-    Raises InputError as `look_into`.
+    Raises InputError for another config or log, as far as that is known before the log is read.
     """
-    if not is_finished(look_into(folder, config)):
-        return ""
-    if not config.stages.interval:
-        return "A log that has grown takes another --workdir, as stages.interval is not set."
+    finished = is_finished(look_into(folder, config))
+    known, given = known_log(folder)["key"], config.data
+    if not known:
+        return "Which log it read is not known." if finished else ""
+    before = read_config(folder)["data"]
+    moved = (before["path"], before["tfds_dir"]) != (given.path, given.tfds_dir)
     try:
-        same = log_key(config) == known_log(folder)["key"]
+        same = log_key(config) == known
     except InputError as error:
+        if moved or not finished:
+            raise
         return f"Whether its log has grown is not known: {error}"
-    return "Its log has not grown." if same else ""
+    if not same and not config.stages.interval:
+        if moved or not finished:
+            refuse_another_log(folder, "")
+        return "Its log has changed since: that takes another --workdir, or stages.interval."
+    return "Its log is as it was." if finished and same and not moved else ""
 
 
-def marks(job: Job) -> list[str]:
-    """Of each stage, where they stay as they are when the log grows, a digest of its rows."""
+def marks(job: Job) -> list[list]:
+    """Of each stage, where they stay as they are when the log grows, its rows and a digest."""
     return [mark(stage) for stage in job.stream.stages if job.config.stages.interval]
 
 
-def mark(stage: Stage) -> str:
+def mark(stage: Stage) -> list:
     found, piece = hashlib.blake2b(digest_size=16), 1 << 20  # rows
     for column in (*stage.rows, stage.time):
         for start in range(0, len(column), piece):
             found.update(np.ascontiguousarray(column[start : start + piece]).data)
-    return found.hexdigest()
+    return [len(stage.source), found.hexdigest()]
 
 
 def digest(job: Job) -> int:

@@ -391,7 +391,7 @@ def test_a_folder_leaves_nothing_out_in_silence(tmp_path, write, name):
     (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
     write("a\n1\n", "a.csv")
     write("a\n1\n", name)
-    for path in (tmp_path, tmp_path / "*"):
+    for path in (tmp_path, tmp_path / "*", tmp_path / "**" / "*"):
         with pytest.raises(InputError, match=f"{name.split('/')[0]}.*: would be left out; move it"):
             readers.table_parts(path)
 
@@ -413,29 +413,40 @@ def test_folders_in_a_folder_belong_to_the_log(tmp_path):
     assert contents(tmp_path / "**") == contents(tmp_path)
     with pytest.raises(InputError, match=r"d\*: matches no file; check the pattern"):
         readers.table_parts(tmp_path / "d*")
+    assert [row["a"] for row in contents(tmp_path / "*" / "**")] == ["2", "3", "1"]
     (tmp_path / "b" / "again").symlink_to(tmp_path, target_is_directory=True)
-    with pytest.raises(InputError, match="b/again: is a link to a folder that it lies in"):
+    for path in (tmp_path, tmp_path / "**" / "*.csv"):
+        with pytest.raises(InputError, match="b/again: is a link to a folder that it lies in"):
+            readers.table_parts(path)
+
+
+def test_no_file_is_read_twice(tmp_path):
+    (tmp_path / "d2").mkdir()
+    (tmp_path / "d2" / "x.csv").write_text("a\n1\n")
+    (tmp_path / "latest").symlink_to("d2", target_is_directory=True)
+    with pytest.raises(InputError, match="latest/x.csv: is the same as .*d2/x.csv; remove"):
         readers.table_parts(tmp_path)
+    assert len(contents(tmp_path / "latest")) == len(contents(tmp_path / "d*")) == 1
 
 
 def test_names_of_folders_are_columns(tmp_path, monkeypatch):
     """As Hive and Spark write them; only those that are asked for, below the path that is given."""
     root = tmp_path / "dt=2000-01-01" / "log"
     frame = pl.DataFrame({"a": [1, 2], "site": ["own", "own"]})
-    for day, site in (("1", "x%2Fy"), ("2", "__HIVE_DEFAULT_PARTITION__")):
+    for day, site in (("1", "x%2Fy%3Dz"), ("2", "__HIVE_DEFAULT_PARTITION__")):
         folder = root / f"dt=2024-01-0{day}" / f"site={site}"
         folder.mkdir(parents=True)
         frame.write_parquet(folder / "part-0.parquet")
         frame.head(0).write_parquet(folder / "part-1.parquet")
     found = contents(root, ("a", "dt", "site"))
     assert [(r["a"], r["dt"], r["site"]) for r in found] == [
-        *((a, "2024-01-01", "x/y") for a in (1, 2)),
+        *((a, "2024-01-01", "x/y=z") for a in (1, 2)),
         *((a, "2024-01-02", None) for a in (1, 2)),
     ]
     assert contents(root, ("a",))[0] == {"a": 1}
     monkeypatch.chdir(root)
     later = contents("dt=2024-01-0[2-9]", ("a", "dt"))
     assert later == [{"a": a, "dt": "2024-01-02"} for a in (1, 2)]
-    [first, _] = readers.table_parts("dt=2024-01-01/site=x%2Fy", ("a", "dt"))
+    [first, _] = readers.table_parts("dt=2024-01-01/site=x%2Fy%3Dz", ("a", "dt"))
     (block,) = first.blocks()
     assert "dt" not in block.frame.columns  # it says no more than which folder this is

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import shutil
 
 import numpy as np
 import polars as pl
@@ -106,6 +107,14 @@ def test_a_folder_a_day_says_when_and_where(tmp_path):
     assert len(part.rows.label) == 8
     with pytest.raises(InputError, match="no column 'when'"):
         read(log / "when=2024-01-01")
+    # Whose column it is, the folder's or the file's, is told apart; where the folder lies is not.
+    both = tmp_path / "both" / "site=x"
+    both.mkdir(parents=True)
+    write(both, "log.csv", site=["p", "q", "r", "s"])
+    of_folder, of_file = (read(p, categorical=("site",), name="n") for p in (both.parent, both))
+    assert (texts(of_folder, "site")[0], texts(of_file, "site")[0]) == ("x", "s")
+    shutil.copytree(both, tmp_path / "k=v" / "moved")
+    assert read(tmp_path / "k=v" / "moved", categorical=("site",), name="n").key == of_file.key
 
 
 def test_all_that_the_config_can_say(tmp_path):

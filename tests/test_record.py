@@ -96,37 +96,49 @@ def test_a_run_goes_on_with_its_own_log_alone(tmp_path):
         open_once(tmp_path, config(), ENV, "one")
 
 
+def marks(stages):
+    """Of stages of 100 rows, but for those that name a smaller number."""
+    return [[int(s) if s.isdigit() else 100, s] for s in stages]
+
+
 def test_a_log_may_lie_elsewhere_and_may_have_grown(tmp_path):
     def open_log(path, key, *stages):
         where = config()
         where.data.path = path
-        with open_workdir(tmp_path, where, ENV, key, lambda: list(stages)) as recorder:
+        with open_workdir(tmp_path, where, ENV, key, lambda: marks(stages)) as recorder:
             return recorder.records()
 
-    open_log("a", "one", "1", "2", "part")
+    def place():
+        return json.loads((tmp_path / "config.json").read_text())["data"]["path"]
+
+    open_log("a", "one", "a", "b", "50")
     ends = [{"kind": "stage", "stage": n} for n in (1, 2)] + [{"kind": "run"}]
     with Recorder(tmp_path) as recorder:
         recorder.append(ends)
-    assert open_log("b", "one") == ends
-    assert open_log("b", "two", "1", "2", "part", "4") == ends[:2]
-    assert json.loads((tmp_path / "config.json").read_text())["data"]["path"] == "b"
-    assert open_log("b", "three", "1", "2", "part", "more") == ends[:2]
-    for number, stages in ((2, ("1", "?", "part", "more")), (4, ("1", "2", "part"))):
+    assert open_log("b", "one") == ends and place() == "b"
+    assert open_log("c", "renamed", "a", "b", "50") == ends and place() == "c"
+    assert open_log("b", "two", "a", "b", "50", "40") == ends[:2]
+    assert open_log("b", "three", "a", "b", "50", "more") == ends[:2]
+    for number, *stages in (
+        (2, "a", "?", "50", "more"),
+        (4, "a", "b", "50"),
+        (4, *"ab", "50", "9"),
+    ):
         with pytest.raises(InputError, match=f"its stage {number} is not what it was"):
-            open_log("b", "four", *stages)
-    assert json.loads((tmp_path / "log.json").read_text())["key"] == "three"
+            open_log("d", "four", *stages)
+    assert json.loads((tmp_path / "log.json").read_text())["key"] == "three" and place() == "b"
 
 
 def test_what_was_tested_on_a_stage_that_was_not_whole_is_forgotten(tmp_path):
     def open_log(key, *stages):
-        with open_workdir(tmp_path, config(), ENV, key, lambda: list(stages)) as recorder:
+        with open_workdir(tmp_path, config(), ENV, key, lambda: marks(stages)) as recorder:
             return recorder.records()
 
-    open_log("one", "1", "2", "part")
+    open_log("one", "a", "b", "50")
     ends = [{"kind": "stage", "stage": n} for n in (1, 2)] + [{"kind": "run"}]
     with Recorder(tmp_path) as recorder:
         recorder.append(ends)
-    assert open_log("two", "1", "2", "whole", "4") == ends[:1]
+    assert open_log("two", "a", "b", "whole", "40") == ends[:1]
 
 
 def test_the_environment_of_a_finished_run_is_kept(tmp_path):

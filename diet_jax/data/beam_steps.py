@@ -5,6 +5,7 @@ k * CHUNK .. of the log in order of time, as records (`spool.record`) whose code
 whole log's values; (k, rows) stands for one.
 """
 
+import glob
 import tempfile
 import zlib
 from bisect import bisect_right
@@ -21,7 +22,7 @@ from etils import epath
 from diet_jax.data import check_keys, features, find, progress, records, spool, stages, store
 from diet_jax.data.clean import clean, require_columns, used
 from diet_jax.data.columns import usual_unit
-from diet_jax.data.prepare import description, digest, key_of
+from diet_jax.data.prepare import contents, description, key_of
 from diet_jax.data.progress import Progress
 from diet_jax.data.source import Block, Part, Reject, Roles, Source, still_lacking
 from diet_jax.data.vocabulary import Vocabulary
@@ -106,6 +107,8 @@ def source_of(config: Config, part: int = -1) -> Iterator[Source]:
     if "://" not in config.path:
         yield find(config)
         return
+    if glob.has_magic(config.path):
+        raise InputError(f"data.path {config.path}: a URL may be no pattern; give the folder")
     with tempfile.TemporaryDirectory() as folder:
         there = epath.Path(config.path)
         local = {str(Path(folder) / f.relative_to(there.parent)): f for f in files_below(there)}
@@ -144,8 +147,8 @@ def files_below(path: epath.Path) -> Iterator[epath.Path]:
         yield from files_below(inner)
 
 
-def look(number: int, job: Job) -> tuple[int, str, list[tuple[str, str]]]:
-    """A part's number, the first unit that its times are in, and its files' paths and digests."""
+def look(number: int, job: Job) -> tuple[int, str, list[Any]]:
+    """A part's number, the first unit that its times are in, and its `contents`."""
     with source_of(job.data, number) as source, tempfile.TemporaryDirectory() as cache:
         part, unit = source.parts[number], ""
         for block in part.blocks():
@@ -155,7 +158,7 @@ def look(number: int, job: Job) -> tuple[int, str, list[tuple[str, str]]]:
                 unit = usual_unit(time, part.where)
                 if unit or time.dtype.is_temporal():
                     break
-        return number, unit, [(file, digest(Path(file), Path(cache))) for file in part.files]
+        return number, unit, contents(part, Path(cache))
 
 
 def read(number: int, job: Job, parts: list) -> Iterator[Piece]:
@@ -549,5 +552,5 @@ def describe(_, parts, done: Progress, values, borders, about, words: Words, sca
     ]
     made = store.manifest(job.name, job.licence, roles, done.rows, scales, stages, done.rejected)
     (epath.Path(out) / "manifest.json").write_text(made)
-    key = key_of(job.about, [contents for _, _, contents in sorted(parts)])
+    key = key_of(job.about, [held for _, _, held in sorted(parts, key=lambda part: part[0])])
     (epath.Path(out) / "key.txt").write_text(key)

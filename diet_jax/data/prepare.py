@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from diet_jax.data import roles, spool, stages, store
-from diet_jax.data.source import Source
+from diet_jax.data.source import Part, Source
 from diet_jax.data.stages import Cuts
 from diet_jax.files import replace_text
 from diet_jax.types import InputError
@@ -83,8 +83,7 @@ def identify(
     of each of its files. Raises InputError for bad arguments and files that cannot be read."""
     said = description(source, cuts, min_count, max_rejected, about)
     known = {file: digest(Path(file), cache) for part in source.parts for file in part.files}
-    parts = [[(file, known[file]) for file in part.files] for part in source.parts]
-    return key_of(said, parts), known
+    return key_of(said, [contents(part, cache) for part in source.parts]), known
 
 
 def description(
@@ -103,15 +102,16 @@ def description(
     return [store.FORMAT, source.name, source.roles, cuts, min_count, max_rejected, about]
 
 
-def key_of(said: list[Any], parts: list[list[tuple[str, str]]]) -> str:
-    """The name of a prepared log. said: its `description`; parts: paths and digests of each part's
-    files. How a file is read may hang on its name, and on those of folders KEY=VALUE."""
+def key_of(said: list[Any], parts: list[list[Any]]) -> str:
+    """The name of a prepared log. said: its `description`; parts: their `contents`."""
+    return hashlib.sha256(json.dumps([*said, parts], sort_keys=True).encode()).hexdigest()[:24]
 
-    def name(file: Path) -> str:
-        return "/".join([*(part for part in file.parts[:-1] if "=" in part), file.name])
 
-    said = said + [[(name(Path(file)), content) for file, content in part] for part in parts]
-    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:24]
+def contents(part: Part, cache: Path) -> list[Any]:
+    """What decides a part's rows, as JSON: its files' names, on which how they are read may hang,
+    and digests; and what folders say of it."""
+    files = [[Path(file).name, digest(Path(file), cache)] for file in part.files]
+    return files + [{column: value} for column, value in part.said]
 
 
 def digest(file: Path, cache: Path) -> str:

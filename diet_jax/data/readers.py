@@ -5,6 +5,7 @@ are skipped. What is wrong with a file as a whole is one InputError that names i
 rows gives one empty block, so that its columns are known.
 """
 
+import fnmatch
 import glob
 import gzip
 import mmap
@@ -196,15 +197,19 @@ def table_parts(
     in a folder.
     """
     root, found = _found(Path(path))
-    parts, known = [], " ".join(_READERS)
+    parts, known, there = [], " ".join(_READERS), {}
     for file in found:
+        if there.setdefault(file.resolve(), file) != file:
+            raise InputError(f"{file}: is the same as {there[file.resolve()]}; remove the link")
         ending = next((e for e in _READERS if file.name.lower().endswith(e)), "")
         if ending and not file.is_dir():
             given = _said_by_folders(file, root, columns)
             more = {"lists": lists} if _READERS[ending] is jsonl else {}
             own = tuple(c for c in columns if c not in given)
             part = _READERS[ending](file, columns=own, **more)
-            parts.append(map_frames(part, partial(_filled, given)) if given else part)
+            if given:
+                part = map_frames(part, partial(_filled, given))
+            parts.append(part._replace(said=tuple(given.items())))
         elif file != root and not (file.is_file() and _NO_LOG.fullmatch(file.name)):
             raise InputError(
                 f"{file}: would be left out; move it away, or make it a file that ends in {known}"
@@ -222,34 +227,59 @@ def _found(path: Path) -> tuple[Path, list[Path]]:
             path.stat()
             return path, _files_below(path)
         plain = next(k for k, part in enumerate(path.parts) if glob.has_magic(part))
-        matched = sorted(map(Path, glob.glob(str(path), recursive=True)))
-        if not matched:
-            raise InputError(f"{path}: matches no file; check the pattern")
         root = Path(*path.parts[:plain])
-        found = (file for match in matched for file in _files_below(match, (Path(),)))
-        return root, list(dict.fromkeys(found))
+        found = list(dict.fromkeys(_matches(root, path.parts[plain:])))
+    if not found:
+        raise InputError(f"{path}: matches no file; check the pattern")
+    return root, found
 
 
 def _files_below(path: Path, above: tuple[Path, ...] = ()) -> list[Path]:
-    """A file alone, or those in a folder. One whose name begins with _ is the writer's, as that of
-    a Delta table is, whose files are not all of the log: it is found itself, not what is in it."""
-    if not path.is_dir() or (path.name[:1] == "_" and above):
+    """A file alone, or those in a folder, by name."""
+    inside = _inside(path, above) if path.is_dir() else []
+    if inside is None or not path.is_dir():
         return [path]
-    here = path.resolve()
-    if here in above:
-        raise InputError(f"{path}: is a link to a folder that it lies in; remove it")
-    inside = (file for file in sorted(path.iterdir()) if file.name[0] != ".")
-    return [found for file in inside for found in _files_below(file, (*above, here))]
+    here = (*above, path.resolve())
+    return [found for file in inside for found in _files_below(file, here)]
+
+
+def _matches(path: Path, pattern: tuple[str, ...], above: tuple[Path, ...] = ()) -> list[Path]:
+    """The files below `path` whose way from there begins as the parts of the pattern say; ** stands
+    for any folders, or none."""
+    if not pattern or not path.is_dir():
+        return _files_below(path, above) if not set(pattern) - {"**"} else []
+    inside = _inside(path, above)
+    if inside is None:
+        return [path]
+    here, (part, *rest) = (*above, path.resolve()), pattern
+    if part == "**":
+        more = (f for file in inside if file.is_dir() for f in _matches(file, pattern, here))
+        return sorted([*_matches(path, tuple(rest), above), *more])
+    chosen = (file for file in inside if fnmatch.fnmatchcase(file.name, part))
+    return [found for file in chosen for found in _matches(file, tuple(rest), here)]
+
+
+def _inside(folder: Path, above: tuple[Path, ...]) -> list[Path] | None:
+    """What is in a folder but what is hidden, by name. None if its name begins with _: such a one
+    is the writer's, as that of a Delta table is, whose files are not all of the log.
+
+    above: the folders that it lies in, up to the one that is given, which may be called anything.
+    """
+    if above and folder.name[:1] == "_":
+        return None
+    if folder.resolve() in above:
+        raise InputError(f"{folder}: is a link to a folder that it lies in; remove it")
+    return [file for file in sorted(folder.iterdir()) if file.name[0] != "."]
 
 
 def _said_by_folders(file: Path, root: Path, columns: tuple[str, ...]) -> dict[str, str | None]:
     """The `columns` that the names of the folders between `root` and a file give, as Hive, Spark
     and Polars name them."""
-    pairs = (unquote(part).partition("=") for part in file.relative_to(root).parts[:-1])
+    pairs = (part.partition("=") for part in file.relative_to(root).parts[:-1])
     return {
-        key: None if value == "__HIVE_DEFAULT_PARTITION__" else value
+        unquote(key): None if value == "__HIVE_DEFAULT_PARTITION__" else unquote(value)
         for key, equals, value in pairs
-        if equals and key in columns
+        if equals and unquote(key) in columns
     }
 
 

@@ -50,11 +50,13 @@ class Part(NamedTuple):
     where: the path, for messages. files: what it is made of, whose content identifies the part
     (none: a generated log, identified by its schema and config). blocks(): its rows from the start,
     each call anew, in bounded memory; raises InputError if the file as a whole cannot be read.
+    said: (column, value) that the names of folders say of all of its rows.
     """
 
     where: str
     files: tuple[str, ...]
     blocks: Callable[[], Iterator[Block]]
+    said: tuple[tuple[str, str | None], ...] = ()
 
 
 class Field(NamedTuple):
