@@ -8,6 +8,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from diet_jax.data.columns import one_line
 from diet_jax.data.prepare import Report
 from diet_jax.data.profile import Dense, Field
 from diet_jax.record import Record
@@ -139,12 +141,23 @@ def columns_view(fields: list[Field], dense: list[Dense]) -> list[Table]:
     def share(x: float) -> str:
         return "-" if math.isnan(x) else f"{x:.1%}"
 
+    def of_scale(feature: Dense, x: float) -> str:  # which cuts what the first stage has not shown
+        sign = "≤ " if x <= feature.least else "≥ " if x >= feature.most else ""
+        return f"{sign}{x:.4g}"
+
     of_fields = [
-        (f.name, count(f.values), share(f.missing), share(f.new), f.common, share(f.share))
+        (
+            f.name,
+            count(f.values),
+            share(f.missing),
+            share(f.new),
+            one_line(f.common),
+            share(f.share),
+        )
         for f in fields
     ]
-    of_dense = [(d.name, *(f"{x:.4g}" for x in d.quantiles)) for d in dense]
-    heads = ["categorical field", "values", "missing", "new", "most common", ""]
+    of_dense = [(d.name, *map(partial(of_scale, d), d.quantiles)) for d in dense]
+    heads = ["categorical field", "values", "missing", "new", "most common", "share"]
     tables = [table(heads, of_fields)] if fields else []
     heads = ["dense feature", "least", "5 %", "median", "95 %", "most"]
     return tables + ([table(heads, of_dense)] if dense else [])

@@ -35,15 +35,15 @@ def open_run(folder: str | Path, stage: int | None = None) -> Run:
     records = read_records(folder / "metrics.jsonl")
     if stage is None:
         if not is_finished(records):
-            raise InputError(f"{folder} holds no finished run; resume it, or name another one")
+            raise InputError(f"{folder} holds no finished run; let it go on, or name a stage")
         stage = evaluated_stages(records)[-1]
     config = ConfigDict(read_config(folder))
     config.mesh = ConfigDict({"trajectory": 0, "data": 0, "table": 1})  # of the devices at hand
     saved = checkpoint.stages(folder)
     if stage not in saved:
-        there = f"it has those of {saved}; " if saved else ""
         raise InputError(
-            f"{folder} has no checkpoint of stage {stage}; {there}copy the folder whole"
+            f"{folder} has no checkpoint of stage {stage}, but of {saved}; name one of "
+            "these, let the run go on, or copy the folder whole"
         )
     with console.preparation() as progress:
         job = prepare(config, progress)

@@ -392,7 +392,9 @@ def test_a_folder_leaves_nothing_out_in_silence(tmp_path, write, name):
     write("a\n1\n", "a.csv")
     write("a\n1\n", name)
     for path in (tmp_path, tmp_path / "*", tmp_path / "**" / "*"):
-        with pytest.raises(InputError, match=f"{name.split('/')[0]}.*: would be left out; move it"):
+        with pytest.raises(
+            InputError, match=f"{name.split('/')[0]}.*: would be left out; (move )?it"
+        ):
             readers.table_parts(path)
 
 

@@ -57,5 +57,5 @@ def test_a_run_is_opened_as_it_was_after_any_stage(workdir):
     assert len(slots_in_use(found).target) == 6 and len(rows_so_far(found).label) == 60
     ids = found.job.stream.stages[1].rows.ids
     assert rows_that_judge(found).ids.shape == ids.shape
-    with pytest.raises(InputError, match=r"no checkpoint of stage 4; it has those of \[1, 2, 3\]"):
+    with pytest.raises(InputError, match=r"no checkpoint of stage 4, but of \[1, 2, 3\]"):
         open_run(workdir, 4)

@@ -27,6 +27,7 @@ def log(rows: int = LONG) -> pl.DataFrame:
     n = np.arange(LONG)
     columns["time"] = 1_700_002_800 + 60 * n
     columns["item"] = columns["item"] + np.where(n % 3, 0, 10 * (n // HOUR))
+    columns["visitor"] = n % 7
     return pl.DataFrame(columns).head(rows)
 
 
@@ -34,7 +35,11 @@ def config(folder: Path, rows: pl.DataFrame, **change):
     """Of a run on these rows, written to a file of one name in any folder."""
     folder.mkdir(exist_ok=True)
     rows.write_parquet(folder / "log.parquet")
-    return toy.config(str(folder / "log.parquet"), **{"stages.interval": "hour"} | change)
+    return config_at(str(folder / "log.parquet"), **change)
+
+
+def config_at(path: str, **change):
+    return toy.config(path, **{"stages.interval": "hour", "data.user": "visitor"} | change)
 
 
 def records(workdir: Path) -> list[dict]:
@@ -101,16 +106,22 @@ def flipped(rows: pl.DataFrame, at: int) -> pl.DataFrame:
     return rows.with_columns(label=pl.when(n == at).then(1 - pl.col("label")).otherwise("label"))
 
 
+def of_others(rows: pl.DataFrame) -> pl.DataFrame:
+    """Who a row is of decides GAUC alone here."""
+    return rows.with_columns(visitor=pl.lit("the same"))
+
+
 @pytest.mark.parametrize(
     ("rows", "stage"),
     [
         (flipped(log(), HOUR + 7), 2),
+        (of_others(log()), 1),
         (pl.concat([log(), log(1)]), 1),  # a row that came late
         (log(2 * HOUR), 3),
         (log(SHORT - 1), 3),
         (log().tail(-HOUR), 1),
     ],
-    ids=["label", "late", "shorter", "cut", "forgotten"],
+    ids=["label", "users", "late", "shorter", "cut", "forgotten"],
 )
 def test_another_log_is_refused_and_nothing_is_lost(workdir, tmp_path, rows, stage):
     before = held(workdir)
@@ -128,12 +139,11 @@ def test_a_finished_run_needs_no_log_but_takes_no_other(workdir, tmp_path, capsy
     assert "grown" not in capsys.readouterr().out and records(workdir) == before
     now = json.loads((workdir / "config.json").read_text())["data"]["path"]
     assert now == moved.data.path != place
-    Path(moved.data.path).unlink()
-    run.run(moved, str(workdir), {})
-    assert "Whether its log has grown is not known" in capsys.readouterr().out
+    Path(moved.data.path).unlink()  # nobody would learn that it grows
+    for path in (moved.data.path, "typo.parquet"):
+        with pytest.raises(InputError, match=f"{path}: does not exist"):
+            run.run(config_at(path), str(workdir), {})
     assert records(workdir) == before
-    with pytest.raises(InputError, match="typo.parquet: does not exist"):
-        run.run(toy.config("typo.parquet", **{"stages.interval": "hour"}), str(workdir), {})
 
 
 def test_stages_of_equal_counts_take_no_other_log(short, tmp_path, capsys):
@@ -151,4 +161,7 @@ def test_stages_of_equal_counts_take_no_other_log(short, tmp_path, capsys):
     shutil.copy(other.data.path, known.data.path)
     run.run(known, str(workdir), {})
     assert "changed since: that takes another --workdir" in capsys.readouterr().out
+    Path(known.data.path).unlink()
+    run.run(known, str(workdir), {})
+    assert "Whether its log has changed is not known" in capsys.readouterr().out
     assert records(workdir) == before

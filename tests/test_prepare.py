@@ -7,6 +7,7 @@ import sys
 import cli
 import numpy as np
 import polars as pl
+import pytest
 import toy
 from rich.console import Console
 from test_configs import clicks
@@ -75,7 +76,10 @@ def test_a_manifest_is_shown_stage_by_stage(tmp_path):
     ]
     manifest = {"name": "log", "rows": 1500, "rejected": {}, "stages": stages}
     fields = [Field("city", 1234, 0.125, float("nan"), "Köln [old]", 0.5)]
-    columns, out = (fields, [Dense("price", [0.5, 1, 2, 30, 1e9])]), io.StringIO()
+    columns, out = (
+        (fields, [Dense("price", [0.5, 1, 2, 30, 1e9]), Dense("q", [0, 0, 1, 2, 2], 0, 2)]),
+        io.StringIO(),
+    )
     console.print_preparation(manifest, columns, tmp_path, 0.5, Console(file=out, width=80))
     text = out.getvalue()
     for words in ("log: 1,500 rows", "25.0%", "10.0%", "2024-01-02 10:00:00", "0 rows rejected"):
@@ -84,6 +88,7 @@ def test_a_manifest_is_shown_stage_by_stage(tmp_path):
     lines = [line.split() for line in text.splitlines()]
     assert ["city", "1,234", "12.5%", "-", "Köln", "[old]", "50.0%"] in lines
     assert ["price", "0.5", "1", "2", "30", "1e+09"] in lines
+    assert ["q", *"≤0≤01≥2≥2"] in lines  # cut to what its scale knows
 
 
 def test_a_profile_says_what_columns_hold_in_the_last_stage(tmp_path):
@@ -110,5 +115,8 @@ def test_a_profile_says_what_columns_hold_in_the_last_stage(tmp_path):
     assert fields[1] == ("tags", 3, 0.25, 0.25, "x", 0.5)
     assert dense[0].name == "price"
     np.testing.assert_allclose(dense[0].quantiles, np.quantile([2, 4, 6, 8], QUANTILES), rtol=1e-3)
+    change |= {"data.scale.price": "quantile"}
+    kept = profile(load_stream(toy.config(str(tmp_path / "log.csv"), **change)))[1][0]
+    assert (kept.least, kept.most) == pytest.approx((1, 9))  # of the first stage
     alone = stream._replace(stages=stream.stages[:1])
     assert np.isnan(profile(alone)[0][0].new)

@@ -128,11 +128,12 @@ def usual_unit(raw: pl.Series, where: str) -> str:
 
 
 def _check_digits(number: pl.Series, where: str) -> None:
-    """Raises InputError if all numbers, and at least two, are dates like 20240531180000."""
+    """Raises InputError if all numbers are dates like 20240531180000: as seconds such a day is in
+    August 1970, and one by itself is what a file of each day holds."""
     known = number.cast(pl.Float64).fill_nan(None).drop_nulls().unique()
     text = known.cast(pl.Int64, strict=False).cast(pl.String)
     whole = (known == known.round()) & text.str.contains(_DIGITS)
-    if len(known) > 1 and whole.all(ignore_nulls=False):
+    if len(known) and whole.all(ignore_nulls=False):
         raise InputError(
             f"{where}: holds dates like {text[0]}; write them as 2024-05-31 or 2024-05-31 18:30:00"
         )

@@ -26,10 +26,13 @@ class Field(NamedTuple):
 
 
 class Dense(NamedTuple):
-    """A dense feature: its name, and `QUANTILES` of the last stage, in the units of the log."""
+    """A dense feature: its name, and `QUANTILES` of the last stage, in the units of the log. It is
+    kept between `least` and `most`, if its scale is such."""
 
     name: str
     quantiles: list[float]
+    least: float = -np.inf
+    most: float = np.inf
 
 
 QUANTILES = 0.0, 0.05, 0.5, 0.95, 1.0
@@ -60,5 +63,9 @@ def profile(stream: Stream) -> tuple[list[Field], list[Dense]]:
             common, share = texts[best], (mine == best).any(1).mean()
         values = int(n_values[unknown])
         fields.append(Field(name, values, float(none), float(new), common, float(share)))
-    quantiles = np.quantile(dense, QUANTILES, axis=0).T.tolist() if len(schema.dense) else []
-    return fields, [Dense(*each) for each in zip(schema.dense, quantiles, strict=True)]
+    features = []
+    for g, (name, scale) in enumerate(zip(schema.dense, stream.scales, strict=True)):
+        x = np.where(np.abs(dense[:, g]) < 1e-6 * np.abs(dense[:, g]).max(), 0, dense[:, g])
+        ends = unscale(np.array([[-1.0], [1.0]]), (scale,))[:, 0].tolist() if scale.knots else []
+        features.append(Dense(name, np.quantile(x, QUANTILES).tolist(), *ends))
+    return fields, features

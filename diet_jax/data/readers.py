@@ -210,6 +210,12 @@ def table_parts(
             if given:
                 part = map_frames(part, partial(_filled, given))
             parts.append(part._replace(said=tuple(given.items())))
+        elif file.is_dir() and file.name[:1] == "_":
+            raise InputError(
+                f"{file}: would be left out; it is the writer's own, as that of a Delta table, "
+                "whose other files are not just the log: write the log out plainly, or name its "
+                "files by a pattern"
+            )
         elif file != root and not (file.is_file() and _NO_LOG.fullmatch(file.name)):
             raise InputError(
                 f"{file}: would be left out; move it away, or make it a file that ends in {known}"

@@ -88,11 +88,12 @@ def check_class(label_sum: float, time: np.ndarray, borders, s: int, where: str)
     """Raises InputError if all rows of stage `s` (0-based) have one label; label_sum: their sum."""
     first, last = int(borders[s]), int(borders[s + 1]) - 1
     n = last - first + 1
+    wait = "wait for more rows, " if s == len(borders) - 2 else ""
     if label_sum in (0, n):
         raise InputError(
             f"{where}: stage {s + 1} of {len(borders) - 1} ({instant(time[first])} to "
             f"{instant(time[last])} UTC, {n} rows) has only label {label_sum / n:g}; "
-            "ask for fewer stages, or check the label column and data.threshold"
+            f"{wait}ask for fewer stages, or check the label column and data.threshold"
         )
 
 
