@@ -93,14 +93,6 @@ def test_it_goes_on_as_if_it_had_read_the_whole_log(workdir, tmp_path, capsys):
     assert records(workdir) == after
 
 
-def test_a_whole_last_stage_is_not_tested_on_again(short, workdir, tmp_path):
-    run.run(config(tmp_path / "a", log(4 * HOUR)), str(workdir), {})
-    tested = records(workdir)
-    run.run(config(tmp_path / "b", log(5 * HOUR)), str(workdir), {})
-    assert records(workdir)[: len(tested) - 1] == tested[:-1]  # the last one says that it ended
-    assert [r["stage"] for r in records(workdir) if r["kind"] == "stage"] == [1, 2, 3, 4]
-
-
 def flipped(rows: pl.DataFrame, at: int) -> pl.DataFrame:
     n = pl.int_range(pl.len())
     return rows.with_columns(label=pl.when(n == at).then(1 - pl.col("label")).otherwise("label"))

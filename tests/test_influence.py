@@ -103,7 +103,7 @@ def test_by_touched_rows_influence_is_by_the_whole_table(x64, optimizer, monkeyp
 
 def test_influence_keeps_to_the_budget_of_a_meta_gradient():
     """And not parameters and adjoints of all steps, of all rows that a candidate may look up."""
-    rng, n_table, steps = np.random.default_rng(3), 1 << 14, 256
+    rng, n_table, steps = np.random.default_rng(3), 1 << 14, 128
     state = 3 * n_table * 3 * 4  # bytes: parameters and both moments of Adam
     inner = toy.inner(steps=steps, window=steps, budget=24 * state)
     slots, outer, candidates = toy.slots(rng), toy.examples(rng, 20), toy.examples(rng, 8)
