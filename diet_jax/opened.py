@@ -9,8 +9,9 @@ from ml_collections import ConfigDict
 
 from diet_jax import checkpoint, console, fed
 from diet_jax.job import Job, State, make_test, prepare, so_far
-from diet_jax.record import evaluated_stages, is_finished, read_records, refuse_another_log
+from diet_jax.record import evaluated_stages, is_finished, read_records
 from diet_jax.report import read_config
+from diet_jax.same_log import refuse_another_log
 from diet_jax.train import Examples
 from diet_jax.trials import Test, examples
 from diet_jax.types import InputError, Rows

@@ -3,7 +3,6 @@
 Every process of a job runs this; only the first one reads and writes the folder, and speaks.
 """
 
-import hashlib
 import time
 import zlib
 from collections.abc import Callable, Collection, Iterator
@@ -19,7 +18,6 @@ import numpy as np
 from diet_jax import checkpoint, console, fed, outlook, preemption, sharding, trials
 from diet_jax import memory as mem
 from diet_jax.baselines import find
-from diet_jax.data import log_key
 from diet_jax.data.prepare import Report
 from diet_jax.distill import (
     Pause,
@@ -45,12 +43,11 @@ from diet_jax.record import (
     Recorder,
     evaluated_stages,
     is_finished,
-    known_log,
-    look_into,
     open_workdir,
-    refuse_another_log,
 )
-from diet_jax.report import build_report, read_config
+from diet_jax.report import build_report
+from diet_jax.resume import digest, marks, nothing_to_do
+from diet_jax.same_log import known_log
 from diet_jax.select import SELECTORS, Look
 from diet_jax.train import key_for
 from diet_jax.types import Config, InputError, Memory, Params, Stage, Taught
@@ -284,50 +281,6 @@ def run(
         console.print_summary(Recorder(folder, enabled=False).records())
         build_report(folder)
     return path
-
-
-def nothing_to_do(folder: Path, config: Config) -> str:
-    """Why there is nothing to do but the report, in a sentence; empty if there is.
-
-    Raises InputError for another config or log, as far as that is known before the log is read.
-    """
-    finished = is_finished(look_into(folder, config))
-    known, given = known_log(folder)["key"], config.data
-    if not known:
-        return "Which log it read is not known." if finished else ""
-    before = read_config(folder)["data"]
-    moved = (before["path"], before["tfds_dir"]) != (given.path, given.tfds_dir)
-    try:
-        same = log_key(config) == known
-    except InputError as error:
-        if moved or not finished or config.stages.interval:
-            raise
-        return f"Whether its log has changed is not known: {error}"
-    if not same and not config.stages.interval:
-        if moved or not finished:
-            refuse_another_log(folder, "")
-        return "Its log has changed since: that takes another --workdir, or stages.interval."
-    return "Its log is as it was." if finished and same and not moved else ""
-
-
-def marks(job: Job) -> list[list]:
-    """Of each stage, where they stay as they are when the log grows, its rows and a digest."""
-    return [mark(stage) for stage in job.stream.stages if job.config.stages.interval]
-
-
-def mark(stage: Stage) -> list:
-    found, piece = hashlib.blake2b(digest_size=16), 1 << 20  # rows
-    # A user's number hangs on the order of the files: which rows are of one user does not.
-    _, first, user = np.unique(stage.user, return_index=True, return_inverse=True)
-    for column in (*stage.rows, stage.time, first[user]):
-        for start in range(0, len(column), piece):
-            found.update(np.ascontiguousarray(column[start : start + piece]).data)
-    return [len(stage.source), found.hexdigest()]
-
-
-def digest(job: Job) -> int:
-    """32 bits that tell apart jobs of other configs or logs, but not all of them."""
-    return zlib.crc32((job.config.to_json(sort_keys=True) + job.stream.key).encode())
 
 
 def stream_through(

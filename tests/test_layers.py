@@ -10,7 +10,10 @@ PURE = (
     "models optim compact train touched unroll metagrad bilevel influence memory outlook metrics "
     "ranking baselines"
 ).split()
-EDGE = "data checkpoint record console report summary export files run main evaluate job".split()
+EDGE = (
+    "data checkpoint record console report summary export files run main evaluate job opened rates "
+    "resume same_log tune"
+).split()
 OUTSIDE = "os pathlib logging absl orbax time".split()
 
 
@@ -53,7 +56,7 @@ def test_only_commands_import_the_story():
         assert not seen or module in commands and within(seen, ["diet_jax.run"]) == seen, module
 
 
-@pytest.mark.parametrize("name", ["report", "summary", "record", "console", "files"])
+@pytest.mark.parametrize("name", ["report", "summary", "record", "same_log", "console", "files"])
 def test_what_reads_records_imports_no_jax(name):
     for module in SOURCES:
         if within({module}, [f"diet_jax.{name}"]):
