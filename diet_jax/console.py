@@ -6,7 +6,7 @@ Progress goes to stderr, tables go to stdout. Nothing is said by colour alone, a
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -14,7 +14,14 @@ from typing import Any
 
 from rich import box
 from rich.console import Console, Group
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+    track,
+)
 from rich.table import Table
 from rich.text import Text
 
@@ -91,6 +98,12 @@ def said_of(rejected: dict[str, int]) -> list[str]:
     """How many rows could not be used, and for what."""
     each = [f"  {count(n)}: {why}" for why, n in sorted(rejected.items())]
     return [f"{count(sum(rejected.values()))} rows rejected", *each]
+
+
+def along(items: list, title: str) -> Iterable:
+    """The items one after another, with a bar on a terminal."""
+    console = Console(stderr=True)
+    return track(items, title, console=console, transient=True, disable=not console.is_terminal)
 
 
 def print_preparation(

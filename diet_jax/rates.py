@@ -2,14 +2,12 @@
 
 import itertools
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from ml_collections import ConfigDict
-from rich.console import Console
-from rich.progress import track
 
 from diet_jax import checkpoint, console
 from diet_jax.data import prepare_log
@@ -66,7 +64,7 @@ def tried(config: Config, workdir: Path, grid: Grid, env: dict) -> list[Record]:
             for number, state in states(job, workdir, "memory" in grid.methods):
                 known = whole(read_records(file), config.eval.seeds)
                 points = list(itertools.product(grid.lrs, grid.l2s))
-                for lrs, l2 in shown(points, f"stage {number}/{len(job.steps) + 1}: rates"):
+                for lrs, l2 in console.along(points, f"stage {number}/{len(job.steps) + 1}: rates"):
                     for found in trials_at(job, state, number, grid.methods, lrs, l2, known):
                         append_records(file, found)
                 print(f"Seed {seed}: stage {number} of {len(job.steps)} done.", flush=True)
@@ -79,12 +77,6 @@ def whole(records: list[Record], eval_seeds: tuple[int, ...]) -> set[Point]:
     for r in records:
         found[Point(**{k: r[k] for k in Point._fields})].add(r["eval_seed"])
     return {point for point, seeds in found.items() if seeds >= set(eval_seeds)}
-
-
-def shown(points: list, title: str) -> Iterable:
-    """The points, with a bar on a terminal."""
-    bar = Console(stderr=True)
-    return track(points, title, console=bar, transient=True, disable=not bar.is_terminal)
 
 
 def states(job: Job, workdir: Path, memory: bool) -> Iterator[tuple[int, State]]:

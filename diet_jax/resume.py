@@ -10,7 +10,7 @@ from diet_jax.data import log_key
 from diet_jax.job import Job
 from diet_jax.record import is_finished, look_into
 from diet_jax.report import read_config
-from diet_jax.same_log import known_log, refuse_another_log
+from diet_jax.same_log import Mark, known_log, refuse_another_log
 from diet_jax.types import Config, InputError, Stage
 
 
@@ -38,12 +38,12 @@ def nothing_to_do(folder: Path, config: Config) -> str:
     return "Its log is as it was." if finished and same and not moved else ""
 
 
-def marks(job: Job) -> list[list]:
+def marks(job: Job) -> list[Mark]:
     """Of each stage, where they stay as they are when the log grows, its rows and a digest."""
     return [mark(stage) for stage in job.stream.stages if job.config.stages.interval]
 
 
-def mark(stage: Stage) -> list:
+def mark(stage: Stage) -> Mark:
     found, piece = hashlib.blake2b(digest_size=16), 1 << 20  # rows
     # A user's number hangs on the order of the files: which rows are of one user does not.
     _, first, user = np.unique(stage.user, return_index=True, return_inverse=True)

@@ -39,12 +39,7 @@ from diet_jax.job import (
     so_far,
 )
 from diet_jax.preemption import Preempted
-from diet_jax.record import (
-    Recorder,
-    evaluated_stages,
-    is_finished,
-    open_workdir,
-)
+from diet_jax.record import Recorder, evaluated_stages, is_finished, open_workdir
 from diet_jax.report import build_report
 from diet_jax.resume import digest, marks, nothing_to_do
 from diet_jax.same_log import known_log

@@ -22,7 +22,7 @@ from etils import epath
 from diet_jax.data import check_keys, features, find, progress, records, spool, stages, store
 from diet_jax.data.clean import clean, require_columns, used
 from diet_jax.data.columns import usual_unit
-from diet_jax.data.prepare import contents, description, key_of
+from diet_jax.data.prepare import contents, description, digest, key_of
 from diet_jax.data.progress import Progress
 from diet_jax.data.source import Block, Part, Reject, Roles, Source, still_lacking
 from diet_jax.data.vocabulary import Vocabulary
@@ -158,7 +158,8 @@ def look(number: int, job: Job) -> tuple[int, str, list[Any]]:
                 unit = usual_unit(time, part.where)
                 if unit or time.dtype.is_temporal():
                     break
-        return number, unit, contents(part, Path(cache))
+        digests = {file: digest(Path(file), Path(cache)) for file in part.files}
+        return number, unit, contents(part, digests)
 
 
 def read(number: int, job: Job, parts: list) -> Iterator[Piece]:

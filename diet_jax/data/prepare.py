@@ -83,7 +83,7 @@ def identify(
     of each of its files. Raises InputError for bad arguments and files that cannot be read."""
     said = description(source, cuts, min_count, max_rejected, about)
     known = {file: digest(Path(file), cache) for part in source.parts for file in part.files}
-    return key_of(said, [contents(part, cache) for part in source.parts]), known
+    return key_of(said, [contents(part, known) for part in source.parts]), known
 
 
 def description(
@@ -107,10 +107,10 @@ def key_of(said: list[Any], parts: list[list[Any]]) -> str:
     return hashlib.sha256(json.dumps([*said, parts], sort_keys=True).encode()).hexdigest()[:24]
 
 
-def contents(part: Part, cache: Path) -> list[Any]:
+def contents(part: Part, digests: dict[str, str]) -> list[Any]:
     """What decides a part's rows, as JSON: its files' names, on which how they are read may hang,
     and digests; and what folders say of it."""
-    files = [[Path(file).name, digest(Path(file), cache)] for file in part.files]
+    files = [[Path(file).name, digests[file]] for file in part.files]
     return files + [{column: value} for column, value in part.said]
 
 
