@@ -135,6 +135,13 @@ def cautions(summary: dict[str, Any]) -> list[str]:
             "The memory is worse than random rows. Is the teacher trained enough (teacher.lr,"
             " teacher.first_epochs), and are rates chosen for this log (diet_jax.tune)?"
         )
+    cells = summary["cells"]
+    left_out = sum(_auc(c, "full") - _auc(c, "random_hard") <= MIN_GAP for c in cells)
+    if left_out:
+        lines.append(
+            f"In {left_out} of {len(cells)} cells full data is no better than random rows, and R"
+            " leaves them out. Is full data trained enough (eval.full_epochs, eval.lr.full)?"
+        )
     slots = summary["stage_records"][-1]["slots"] if summary["stage_records"] else MIN_SLOTS
     if slots < MIN_SLOTS:
         lines.append(f"The memory has {slots} slots, too few to say much: raise memory.rate.")

@@ -58,6 +58,7 @@ def test_the_two_ways_to_average_gap_recovery():
     )
     overall = found["overall"]
     assert [cell["R"] for cell in found["cells"][:2]] == pytest.approx([0.5, 1.0])
+    assert "In 1 of 3 cells full data is no better" in "\n".join(summary.cautions(found))
     assert math.isnan(found["cells"][2]["R"])
     assert overall["R"]["mean_of_ratios"] == pytest.approx(0.75)
     assert overall["R"]["cells"] == 2
