@@ -347,7 +347,7 @@ def _record_of(summary: dict[str, Any], stage: int) -> Record:
 
 
 def _held_out(summary: dict[str, Any]) -> bool:
-    """Whether rows of a stage itself judged it: only beside the next are those so far scored."""
+    """Whether rows of a stage itself judged it: only beside the next is that stage scored too."""
     return not any(m["n"] for cell in summary["cells"] for m in cell["auc_current"].values())
 
 

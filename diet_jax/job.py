@@ -156,9 +156,7 @@ def make_evaluation(
     models = {n: model_of(config, n, e.hidden, stream.schema) for n in e.archs}
     subset = Recipe(optimizer(config), i.batch)
     full = Recipe(Optimizer(e.full_optimizer, eps_root=1e-12), e.full_batch)
-    n_test = max(len(step.test.user) for step in steps)
-    if e.on == "next":
-        n_test += trials.PAST_ROWS * len(steps)
+    n_test = max(len(step.test.user) for step in steps) + trials.PAST_ROWS * len(steps)
     n_table, n_rows = len(stream.values), sum(len(step.train.user) for step in steps)
     budget = config.resident_mebibytes << 20
     at_once = max(1, budget // (trials.PREDICT_BLOCK * fed.row_bytes(stream.rows)))
@@ -281,18 +279,24 @@ def so_far(job: Job, stages: list[Stage]) -> fed.Log:
 
 
 def make_test(job: Job, number: int) -> trials.Test:
-    """What judges after stage `number`: the next stage, and some rows of every stage so far."""
-    config, stages = job.config, [step.train for step in job.steps[:number]]
-    test, vocab = job.steps[number - 1].test, job.stream.schema.vocab
-    known = as_known(test.rows.ids, stages[-1].vocab_size, vocab)
+    """What judges after stage `number`: the next stage, and some rows of every stage so far.
+
+    Where the tails of stages judge, which nothing is trained on, the past is that of earlier tails.
+    """
+    config, steps = job.config, job.steps[:number]
+    test, vocab = steps[-1].test, job.stream.schema.vocab
+    known = as_known(test.rows.ids, steps[-1].train.vocab_size, vocab)
     parts = [(known, test.rows.dense, test.rows.label, test.user, np.zeros(len(test.user), int))]
-    for s, stage in enumerate(stages if config.eval.on == "next" else [], 1):
+    seen = [step.train for step in steps]
+    if config.eval.on == "validation":
+        seen = [step.test for step in steps[:-1]]
+    for s, stage in enumerate(seen, 1):
         rng = np.random.default_rng((config.seed, s, 1 << 30))
         n = len(stage.user)
         at = np.sort(rng.choice(n, min(n, trials.PAST_ROWS), replace=False))
         ids, dense, label, _ = (column[at] for column in stage.rows)
         parts.append((ids, dense, label, stage.user[at], np.full(len(at), s)))
-    return trials.Test(*(np.concatenate(part) for part in zip(*parts, strict=True)))
+    return trials.Test(*(np.concatenate(part) for part in zip(*parts, strict=True)), stage=number)
 
 
 def check_lengths(config: Config, sizes: list[int]) -> None:

@@ -25,6 +25,7 @@ class Test(NamedTuple):
     """The rows that a trial is scored on: what of them is known, their labels and users.
 
     part: int32 [E], 0 for the rows that judge, else the number of the stage, so far, they are of.
+    stage: the number of the latest one.
     """
 
     ids: np.ndarray  # int32 [E, F]
@@ -32,6 +33,7 @@ class Test(NamedTuple):
     label: np.ndarray  # float32 [E]
     user: np.ndarray  # int32 [E]
     part: np.ndarray
+    stage: int
 
 
 PREDICT_BLOCK = 4096  # rows scored at once; bounds device memory
@@ -135,13 +137,13 @@ def filled_seeds(plan: Plan) -> list[int]:
 
 
 def scores(test: Test, logit: np.ndarray, tasks: dict[str, int]) -> dict[str, float]:
-    """The figures of one model: on the rows that judge, and its AUC on stages that it has seen.
+    """The figures of one model: on the rows that judge, and its AUC on the stages so far.
 
     auc_current: on the latest stage, auc_past: the mean over those before; left out without rows.
     tasks: of the log's schema. Each AUC and GAUC is the mean over them, as to order the rows of one
     label before those of another is no merit; auc:LABEL is each one's own, on the rows that judge.
     """
-    judged, n_stages = test.part == 0, int(test.part.max())
+    judged = test.part == 0
     figures = score(test.label[judged], logit[judged], test.user[judged])
     asked = [test.ids[:, column] >= 0 for column in tasks.values()]
 
@@ -157,11 +159,12 @@ def scores(test: Test, logit: np.ndarray, tasks: dict[str, int]) -> dict[str, fl
         ]
         figures |= {"auc": mean_known(areas), "gauc": mean_known(within)}
         figures |= {f"auc:{name}": a for name, a in zip(tasks, areas, strict=True)}
-    by_stage = [mean_known(area(test.part == k)) for k in range(1, n_stages + 1)]
+    there = np.unique(test.part[~judged]).tolist()
+    by_stage = {k: mean_known(area(test.part == k)) for k in there}
+    if test.stage in by_stage:
+        figures["auc_current"] = by_stage.pop(test.stage)
     if by_stage:
-        figures["auc_current"] = by_stage[-1]
-    if by_stage[:-1]:
-        figures["auc_past"] = mean_known(by_stage[:-1])
+        figures["auc_past"] = mean_known([*by_stage.values()])
     return figures
 
 

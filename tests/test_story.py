@@ -127,10 +127,10 @@ def test_who_judges_meets_values_that_are_not_known_yet_as_unknown_ones(path, on
     for name, column in (("dense", judge.rows.dense), ("label", judge.rows.label)):
         assert np.array_equal(getattr(test, name)[own], column), name
     assert np.array_equal(test.user[own], judge.user)
-    # Of the past, which is judged with the next stage only, as many rows as there are.
-    assert set(test.part) == ({0, 1, 2, 3} if on == "next" else {0})
+    # Of the past as many rows as there are; with validation those that nothing is trained on.
+    assert set(test.part) == ({0, 1, 2, 3} if on == "next" else {0, 1, 2})
     for past in set(test.part) - {0}:
-        stage = job.steps[past - 1].train
+        stage = getattr(job.steps[past - 1], "train" if on == "next" else "test")
         assert np.array_equal(test.ids[test.part == past], stage.rows.ids)
         assert np.array_equal(test.label[test.part == past], stage.rows.label)
 

@@ -32,7 +32,7 @@ def test_trials_side_by_side_are_plain_trainings(shared, recipe):
     rng = np.random.default_rng(0)
     rows = toy.rows(rng, 50)
     part = np.repeat([0, 1, 2, 3], [20, 10, 10, 10])
-    test = trials.Test(rows.ids, rows.dense, rows.label, rng.integers(0, 5, 50), part)
+    test = trials.Test(rows.ids, rows.dense, rows.label, rng.integers(0, 5, 50), part, 3)
     each = [toy.examples(rng, 12) for _ in SEEDS]
     if shared:
         each = each[:1] * 2
@@ -80,15 +80,19 @@ def test_with_several_labels_an_auc_is_within_each():
     ids = np.array([[3, 4, -1], [3, 4, -1], [3, -1, 5], [3, -1, 5]] * 2)
     label = np.array([0, 1, 0, 1, 1, 0, 1, 1], np.float32)
     logit, user = np.array([7.0, 8.0, 1.0, 2.0, 7.0, 8.0, 1.0, 2.0]), np.zeros(8, int)
-    test = trials.Test(ids, np.zeros((8, 0)), label, user, np.repeat([0, 1], 4))
+    test = trials.Test(ids, np.zeros((8, 0)), label, user, np.repeat([0, 1], 4), 1)
     found = trials.scores(test, logit, {"click": 1, "buy": 2})
     assert found["auc"] == found["gauc"] == found["auc:click"] == found["auc:buy"] == 1
     assert found["auc_current"] == 0 and "auc_past" not in found
     assert found["logloss"] == pytest.approx(metrics.log_loss(label[:4], logit[:4]))
     one = trials.scores(test, logit, {})
     assert one["auc"] == 0.75 and "auc:click" not in one
-    again = test._replace(part=np.array([0, 0, 1, 1, 2, 2, 3, 3]))  # the second of one class
-    assert trials.scores(again, logit, {})["auc_past"] == 0.5
+    again = test._replace(
+        part=np.array([0, 0, 1, 1, 2, 2, 3, 3]), stage=3
+    )  # the second of one class
+    assert trials.scores(again, logit, {})["auc_past"] == 0.5  # the second of one class
+    held = trials.scores(test._replace(stage=2), logit, {})  # no rows of the latest
+    assert held["auc_past"] == one["auc_current"] and "auc_current" not in held
     nobody = trials.scores(test._replace(ids=ids[:, [0, 1, 1]]), logit, {"click": 1, "rare": 0})
     assert nobody["auc"] < 1
 
