@@ -5,6 +5,7 @@
 
 Each seed is one run of the main job in a folder of its own (finished ones are not run again); what
 follows `--` goes to every run. Writes every cell, the means and their spread, and prints a table.
+The past that it ends with is what full data is trained on, but for --config.eval.on=validation.
 """
 
 import json
@@ -18,7 +19,7 @@ from scipy import stats
 
 from benchmarks.record import write
 from diet_jax.record import read_records
-from diet_jax.summary import summarize
+from diet_jax.summary import BASELINES, gap_recovery, summarize
 
 CONFIG = flags.DEFINE_string("config", None, "The config file.", required=True)
 SEEDS = flags.DEFINE_list("seeds", "0,1,2,3,4", "Seeds, one run each.")
@@ -38,6 +39,8 @@ def main(argv: list[str]) -> None:
     by_run = [summarize(read_records(run / "metrics.jsonl")) for run in runs]
     rows = {arch: table([cells(s, arch) for s in by_run]) for arch in by_run[0]["by_arch"]}
     rows["mean"] = table([cells(s, None) for s in by_run])
+    if len(by_run[0]["stages"]) > 1:
+        rows["past stages, after the last"] = table([past(s) for s in by_run])
     print(markdown(rows))
     result = {
         "env": json.loads((runs[0] / "env.json").read_text()),
@@ -73,6 +76,17 @@ def cells(summary: dict, arch: str | None) -> dict[str, float]:
         return {**overall["auc"], **ratios}
     row = summary["by_arch"][arch]
     return {**row["auc"], "R": row["R"], "R_soft": row["R_soft"]}
+
+
+def past(summary: dict) -> dict[str, float]:
+    """One run's means over architectures on the stages before the last, once that is done."""
+    last = [cell for cell in summary["cells"] if cell["stage"] == summary["stages"][-1]]
+    auc = {m: float(np.mean([cell["auc_past"][m]["mean"] for cell in last])) for m in COLUMNS[:4]}
+    ratios = {
+        name: gap_recovery(auc["full"], auc["memory"], auc[baseline])
+        for name, baseline in BASELINES.items()
+    }
+    return {**auc, **ratios}
 
 
 def table(runs: list[dict[str, float]]) -> dict[str, dict]:
