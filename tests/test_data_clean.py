@@ -66,6 +66,9 @@ def test_other_times():
     # Whichever comes first.
     with_zone = ["2024-05-31 12:00:01+00", *["2024-05-31 12:00:01"] * 2, "2024-05-31 12:00:01z"]
     assert checked({"time": with_zone})[0].time.tolist() == [SECONDS * 1_000_000] * 4
+    apart = ["12:00:01 UTC", "12:00:01.0 GMT", "12:00:01 +0000", "14:00:01 +02"]
+    apart = [f"2024-05-31 {text}" for text in apart]
+    assert checked({"time": apart})[0].time.tolist() == [SECONDS * 1_000_000] * 4
     mixed = ["2024-05-31", "2024-05-31 12:00:01", "2024-05-31T12:00:01.5Z", "2024-05-31T12:00"]
     assert checked({"time": mixed})[0].time.tolist() == [
         (SECONDS - 12 * 3600 - 1) * 1_000_000,

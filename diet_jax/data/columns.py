@@ -155,7 +155,9 @@ def moment(raw: pl.Series, where: str, unit: str) -> tuple[pl.Series, pl.Series]
     if raw.dtype in (pl.Date, pl.Datetime):
         return raw.to_frame("").select(_micros(pl.first(), raw.dtype)).to_series(), never
     if not _looks_numeric(raw):
-        text = raw.str.strip_chars().str.replace("z$", "Z")
+        # BigQuery ends its times in " UTC", others put a blank before +0000.
+        text = raw.str.strip_chars().str.replace(r"(\d)\s*(z|Z|UTC|GMT)$", "${1}Z")
+        text = text.str.replace(r"(:\S*)\s+([+-]\d\d(:?\d\d)?)$", "$1$2")
         is_date, has_zone = text.str.contains(_ISO_DATE), text.str.contains(_ZONE)
         # Polars wants all of a column with a zone, or none.
         known = [
