@@ -253,6 +253,7 @@ def _closing_lines(summary: dict[str, Any]) -> list[str]:
         f" R_soft {ratio(r_soft['mean_of_ratios'])}.",
         f"Ratio of the mean gaps: R {ratio(r['ratio_of_means'])},"
         f" R_soft {ratio(r_soft['ratio_of_means'])}.",
+        f"The teacher's own answers: AUC {auc(summary['teacher_auc'])}.",
         f"Distillation: {seconds(cost['distill_seconds'])} (teacher {seconds(parts['teacher'])},"
         f" influence {seconds(parts['influence'])}, outer {seconds(parts['outer'])}).",
     ]

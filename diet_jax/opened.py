@@ -12,7 +12,7 @@ from diet_jax.record import evaluated_stages, is_finished, read_records
 from diet_jax.report import read_config
 from diet_jax.same_log import refuse_another_log
 from diet_jax.train import Examples
-from diet_jax.trials import Test, examples
+from diet_jax.trials import Test, examples, that_judge
 from diet_jax.types import InputError, Rows
 
 
@@ -68,6 +68,4 @@ def rows_that_judge(run: Run) -> Test:
 
     Of a run with eval.on=validation it is the tail of the stage.
     """
-    test = make_test(run.job, run.stage)
-    own = test.part == 0
-    return Test(*(column[own] for column in test[:-1]), stage=test.stage)
+    return that_judge(make_test(run.job, run.stage))

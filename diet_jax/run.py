@@ -230,6 +230,13 @@ def judging(
     )
 
 
+def teacher_auc(job: Job, state: State, number: int) -> float:
+    """The AUC of the teacher's own answers to the rows that judge after stage `number`."""
+    test = trials.that_judge(make_test(job, number))
+    logit = job.teacher.predict(state.teacher, test.ids, test.dense)
+    return trials.scores(test, logit, job.stream.schema.tasks)["auc"]
+
+
 def run(
     config: Config,
     workdir: str,
@@ -338,6 +345,7 @@ def stream_through(
             recorder.append(outer)
         for trials_of_one in judging(job, state, number, (), between, {*map(tuple, known)}):
             recorder.append(trials_of_one)
+        facts["teacher_auc"] = teacher_auc(job, state, number)
         parts = ("teacher", "influence", "outer")
         seconds = time.perf_counter() - began + sum(facts[f"seconds_{p}"] for p in parts)
         seconds, seconds_before, known = seconds + seconds_before, 0.0, []

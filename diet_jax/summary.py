@@ -52,7 +52,8 @@ def summarize(records: list[Record]) -> dict[str, Any]:
             stages and architectures}, "R", "R_soft": see `aggregate`};
         cost: see `cost`;
         dead: see `dead`;
-        stage_records: the records of kind "stage", by stage.
+        stage_records: the records of kind "stage", by stage;
+        teacher_auc: mean over stages of the AUC of the teacher's own answers.
     """
     done = evaluated_stages(records)
     evals = [r for r in records if r["kind"] == "eval" and r["stage"] in done]
@@ -75,6 +76,7 @@ def summarize(records: list[Record]) -> dict[str, Any]:
         "cost": cost(records, table),
         "dead": dead(evals),
         "stage_records": [stage_records[stage] for stage in done],
+        "teacher_auc": _spread([stage_records[s].get("teacher_auc") for s in done])["mean"],
     }
 
 

@@ -168,6 +168,12 @@ def scores(test: Test, logit: np.ndarray, tasks: dict[str, int]) -> dict[str, fl
     return figures
 
 
+def that_judge(test: Test) -> Test:
+    """The rows that judge, alone."""
+    own = test.part == 0
+    return Test(*(column[own] for column in test[:-1]), stage=test.stage)
+
+
 def examples(memory: Memory) -> Examples:
     """A memory at full capacity; batches must leave unused slots out."""
     m = memory

@@ -36,6 +36,7 @@ def stage_record(stage, stages, slots_per_stage=252, rows=12604):
         "seconds_teacher": 1.5 + stage,
         "seconds_influence": 2.5,
         "seconds_outer": 9.0 + 0.5 * stage,
+        "teacher_auc": 0.7 + 0.01 * stage,
         "outer_steps": 200,
         "seconds": 30.0,
         "born": born,

@@ -26,7 +26,7 @@ EVAL = (
 ).split()
 STAGE = (
     "kind stage stages rows_stage rows_so_far slots mix new evicted written born label_hist "
-    "weight_quantiles outer_steps skipped overshoot hidden seconds seconds_teacher "
+    "weight_quantiles outer_steps skipped overshoot hidden teacher_auc seconds seconds_teacher "
     "seconds_influence seconds_outer"
 ).split()
 

@@ -12,6 +12,7 @@ from diet_jax import memory as mem
 from diet_jax import run
 from diet_jax.distill import distill_stage
 from diet_jax.job import prepare, steps_of
+from diet_jax.metrics import auc
 from diet_jax.types import Rows, Schema, Stage, Stream
 
 STAGES, SIZE, RATE = 4, toy.ROWS_A_STAGE, 0.1
@@ -127,6 +128,8 @@ def test_who_judges_meets_values_that_are_not_known_yet_as_unknown_ones(path, on
     for name, column in (("dense", judge.rows.dense), ("label", judge.rows.label)):
         assert np.array_equal(getattr(test, name)[own], column), name
     assert np.array_equal(test.user[own], judge.user)
+    answers = job.teacher.predict(job.first.teacher, ids, judge.rows.dense)
+    assert run.teacher_auc(job, job.first, number) == auc(judge.rows.label, answers)
     # Of the past as many rows as there are; with validation those that nothing is trained on.
     assert set(test.part) == ({0, 1, 2, 3} if on == "next" else {0, 1, 2})
     for past in set(test.part) - {0}:
