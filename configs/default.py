@@ -161,7 +161,8 @@ def get_config() -> Config:
     c.checkpoint.every = 10.0  # minutes between saves within a stage, see docs/scale.md; 0: none
 
     c.teacher = ConfigDict()  # carried along the stream
-    c.teacher.arch = "MLP"
+    # A memory ranks architectures as its teacher sees them: for that take the one that is best on
+    c.teacher.arch = "MLP"  # validation rows, see docs/research.md
     c.teacher.hidden = (64, 32)
     c.teacher.lr = 1e-3
     c.teacher.epochs = 2.0  # passes over each stage; with more it answers worse for new users
