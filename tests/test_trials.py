@@ -87,10 +87,8 @@ def test_with_several_labels_an_auc_is_within_each():
     assert found["logloss"] == pytest.approx(metrics.log_loss(label[:4], logit[:4]))
     one = trials.scores(test, logit, {})
     assert one["auc"] == 0.75 and "auc:click" not in one
-    again = test._replace(
-        part=np.array([0, 0, 1, 1, 2, 2, 3, 3]), stage=3
-    )  # the second of one class
-    assert trials.scores(again, logit, {})["auc_past"] == 0.5  # the second of one class
+    again = test._replace(part=np.array([0, 0, 1, 1, 2, 2, 3, 3]), stage=3)
+    assert trials.scores(again, logit, {})["auc_past"] == 0.5  # the second is of one class
     held = trials.scores(test._replace(stage=2), logit, {})  # no rows of the latest
     assert held["auc_past"] == one["auc_current"] and "auc_current" not in held
     nobody = trials.scores(test._replace(ids=ids[:, [0, 1, 1]]), logit, {"click": 1, "rare": 0})
