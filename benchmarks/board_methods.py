@@ -71,6 +71,7 @@ ALSO_HARD = ("diet", "rat_bptt_teacher")
 SINCE = {
     "resident_mebibytes": (1024, None),
     "data.more_labels": ([], None),
+    "teacher.more": ([], None),
     "memory.mix": (1, None),
     "memory.own": (0, None),
     "memory.mix_by": ("label", None),

@@ -163,6 +163,7 @@ def get_config() -> Config:
     c.teacher = ConfigDict()  # carried along the stream
     # A memory ranks architectures as its teacher sees them: for that take the one that is best on
     c.teacher.arch = "MLP"  # validation rows, see docs/research.md
+    c.teacher.more = ()  # architectures that answer with it: labels are the mean of their logits
     c.teacher.hidden = (64, 32)
     c.teacher.lr = 1e-3
     c.teacher.epochs = 2.0  # passes over each stage; with more it answers worse for new users

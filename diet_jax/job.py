@@ -18,7 +18,7 @@ from diet_jax.models import Model, make_model
 from diet_jax.optim import Optimizer
 from diet_jax.scene import Engine, make_engine
 from diet_jax.sharding import Placement, make_place
-from diet_jax.teacher import Teacher, make_teacher
+from diet_jax.teacher import Teacher, make_teacher, together
 from diet_jax.train import key_for
 from diet_jax.trial import Recipe, make_trials
 from diet_jax.types import Config, InputError, Memory, Params, Rows, Schema, Stage, Stream
@@ -243,16 +243,13 @@ def prepare(
     engine = make_engine(proxies, plan, place, config.inner.min_rows, n_stage)
     t, budget = config.teacher, config.resident_mebibytes << 20
     most = max(t.epochs, t.first_epochs)
-    teacher = make_teacher(
-        model_of(config, t.arch, t.hidden, schema),
-        t.lr,
-        t.batch,
-        len(stream.values),
-        n_columns,
-        n_dense,
-        n_stage,
-        place,
-        fed.chunk_steps(stream.rows, n_stage, most, t.batch, 1, budget),
+    chunk = fed.chunk_steps(stream.rows, n_stage, most, t.batch, 1, budget)
+    n_table = len(stream.values)
+    teacher = together(
+        tuple(
+            make_teacher(model, t.lr, t.batch, n_table, n_columns, n_dense, n_stage, place, chunk)
+            for model in (model_of(config, arch, t.hidden, schema) for arch in (t.arch, *t.more))
+        )
     )
     blank = mem.empty(n_slots, n_columns, n_dense)
     n_rates = len(config.inner.archs) if "rates" in config.outer.learn else 0

@@ -44,6 +44,7 @@ from diet_jax.report import build_report
 from diet_jax.resume import digest, marks, nothing_to_do
 from diet_jax.same_log import known_log
 from diet_jax.select import SELECTORS, Look
+from diet_jax.teacher import alone
 from diet_jax.train import key_for
 from diet_jax.types import Config, InputError, Memory, Params, Stage, Taught
 
@@ -134,7 +135,7 @@ def rewrite(
     if config.growth.select != "influence":
         rng = np.random.default_rng((config.seed, number, 1 << 31))
         rows = SELECTORS[config.growth.select](look, n_new * rows_per_slot(config), rng)
-    start = None if config.inner.start == "fresh" else state.teacher
+    start = None if config.inner.start == "fresh" else alone(state.teacher)
     key, n_steps = key_for(config.seed, "stage"), outer_steps(config, number)
     stage = (past, look.stage, n_new, n_steps, number, key)
     rest = report, start, rows, n_evict, at_safe_point, paused

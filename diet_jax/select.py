@@ -17,7 +17,7 @@ from scipy.special import expit
 from diet_jax.compact import pad_to
 from diet_jax.models import Model, logits
 from diet_jax.models.base import exact_products, look_up, read
-from diet_jax.teacher import Teacher
+from diet_jax.teacher import Teacher, alone
 from diet_jax.types import Array, Params, Taught
 
 BLOCK = 2048  # rows whose gradients are held at once
@@ -84,7 +84,7 @@ def slopes(look: Look) -> tuple[np.ndarray, np.ndarray]:
         pad_to(a, blocks * BLOCK).reshape(blocks, BLOCK, *a.shape[1:])
         for a in (rows.ids, rows.dense, rows.label, here)
     )
-    found = _slopes(look.teacher.model, look.params, *padded)
+    found = _slopes(look.teacher.model, alone(look.params), *padded)
     norm, slope = (np.asarray(a).reshape(-1)[:n] for a in found)
     return norm, slope
 

@@ -1,4 +1,4 @@
-"""The teacher: one model carried along the stream, whose soft labels the memory starts from."""
+"""The teacher: a model carried along the stream, or several, whose labels memories start from."""
 
 from collections.abc import Callable
 from functools import partial
@@ -122,3 +122,39 @@ def make_teacher(
         return init_params(model, key, jnp.arange(n_table), n_fields, n_dense)
 
     return Teacher(model, init, advance, predict, embed)
+
+
+def together(teachers: tuple[Teacher, ...]) -> Teacher:
+    """One that answers with the mean of their logits.
+
+    Each is trained by itself, the first as if it were alone; its `model` and `embed` are theirs.
+    The parameters are the first one's and, as `more`, those of the others.
+    """
+    first, *others = teachers
+    if not others:
+        return first
+
+    def init(key):
+        keys = (jax.random.fold_in(key, k) for k in range(len(others)))
+        more = tuple(t.init(k) for t, k in zip(others, keys, strict=True))
+        return {**first.init(key), "more": more}
+
+    def each(params):
+        return zip(teachers, (alone(params), *params["more"]), strict=True)
+
+    def advance(params, rows, n_epochs, rng):
+        trained, *more = (t.advance(p, rows, n_epochs, rng) for t, p in each(params))
+        return {**trained, "more": tuple(more)}
+
+    def predict(params, ids, dense):
+        return np.mean([t.predict(p, ids, dense) for t, p in each(params)], axis=0)
+
+    def embed(params, ids, dense):
+        return first.embed(alone(params), ids, dense)
+
+    return Teacher(first.model, init, advance, predict, embed)
+
+
+def alone(params: Params) -> Params:
+    """Those of the first of several teachers, which fit `Teacher.model`."""
+    return {k: p for k, p in params.items() if k != "more"} if "more" in params else params

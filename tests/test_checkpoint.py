@@ -31,6 +31,7 @@ def state(n_dense: int = 0) -> State:
     )
     table = rng.normal(size=(9, 2)).astype(np.float32)
     teacher = {"table": table, "net": {"bias": np.full((), 0.5, np.float32), "none": table[:0]}}
+    teacher = teacher | {"more": (teacher,)}
     return State(memory, teacher, (memory, mem.empty(6, 3, n_dense)))
 
 

@@ -13,6 +13,7 @@ from diet_jax import run
 from diet_jax.distill import distill_stage
 from diet_jax.job import prepare, steps_of
 from diet_jax.metrics import auc
+from diet_jax.select import SELECTORS
 from diet_jax.types import Rows, Schema, Stage, Stream
 
 STAGES, SIZE, RATE = 4, toy.ROWS_A_STAGE, 0.1
@@ -136,6 +137,22 @@ def test_who_judges_meets_values_that_are_not_known_yet_as_unknown_ones(path, on
         stage = getattr(job.steps[past - 1], "train" if on == "next" else "test")
         assert np.array_equal(test.ids[test.part == past], stage.rows.ids)
         assert np.array_equal(test.label[test.part == past], stage.rows.label)
+
+
+def test_several_teachers_answer_with_the_mean_of_their_logits(path):
+    first, second = (prepare(toy.config(path, **{"teacher.arch": a})) for a in ("FM", "LR"))
+    job = prepare(toy.config(path, **{"teacher.arch": "FM", "teacher.more": ("LR",)}))
+    look, by_itself = (run.begin(j, j.first, 1).look for j in (job, first))
+    rows = look.stage.rows
+    answers = [
+        j.teacher.predict(params, rows.ids, rows.dense)
+        for j, params in ((first, by_itself.params), (second, look.params["more"][0]))
+    ]
+    assert np.array_equal(look.stage.teacher_logit, np.mean(answers, axis=0))
+    assert not np.array_equal(*answers)
+    for name in ("grand", "herding"):  # by gradients and by embeddings of the first
+        chosen = (SELECTORS[name](each, 5, np.random.default_rng(0)) for each in (look, by_itself))
+        assert np.array_equal(*chosen)
 
 
 def by_hand(sizes: list[int]) -> Stream:
