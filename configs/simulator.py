@@ -25,8 +25,8 @@ def get_config() -> Config:
     c.inner.lr.default = 2e-2
     c.outer.lr = 5e-3  # each of many slots has a small part in a noisy gradient
     c.teacher.lr, c.teacher.epochs, c.teacher.first_epochs = 4e-3, 1.0, 1.0
-    # With "IPNN:init_scale=0.1" as c.teacher.arch the memory ranks architectures better; its
-    # figures stand in docs/research.md, all others are of the default.
+    # With an IPNN, a FiBiNET and a DCNv2 that answer together the memory ranks models better:
+    # docs/research.md has the flags and its figures, all others are of the default.
     c.eval.full_epochs = 1.0
     # Chosen on the tail of nine tenths of the log as one stage:
     # python -m benchmarks.recipes --config=configs/simulator.py --l2=0 \
