@@ -161,8 +161,9 @@ def get_config() -> Config:
     c.checkpoint.every = 10.0  # minutes between saves within a stage, see docs/scale.md; 0: none
 
     c.teacher = ConfigDict()  # carried along the stream
-    # A memory ranks architectures as its teacher sees them: for that take those that are best on
-    c.teacher.arch = "MLP"  # validation rows, see docs/research.md
+    # A memory ranks architectures as its teacher sees them. To rank them let it be several, those
+    # that are best on validation rows (docs/research.md).
+    c.teacher.arch = "MLP"
     c.teacher.more = ()  # architectures that answer with it: labels are the mean of their logits
     c.teacher.hidden = (64, 32)
     c.teacher.lr = 1e-3

@@ -26,7 +26,7 @@ def get_config() -> Config:
     c.outer.lr = 5e-3  # each of many slots has a small part in a noisy gradient
     c.teacher.lr, c.teacher.epochs, c.teacher.first_epochs = 4e-3, 1.0, 1.0
     # With an IPNN, a FiBiNET and a DCNv2 that answer together the memory ranks models better:
-    # docs/research.md has the flags and its figures, all others are of the default.
+    # docs/research.md has the flags and its figures, all others are of the MLP.
     c.eval.full_epochs = 1.0
     # Chosen on the tail of nine tenths of the log as one stage:
     # python -m benchmarks.recipes --config=configs/simulator.py --l2=0 \

@@ -42,6 +42,8 @@ def requirements(config: Config) -> list[tuple[str, bool, str]]:
     by_steps = i.mode in ("full", "random", "adaptive") and o.objective == "loss"
     from_start = o.objective not in ("distribution", "trajectory")
     twins = tuple(i.archs) == (c.teacher.arch,) and i.hidden == c.teacher.hidden
+    more = c.teacher.more
+    others = len({c.teacher.arch, *more}) == 1 + len(more)
     leaves = ("label_logit", "log_weight", "dense", "mix", "rates")
     grow_by, ways = ("influence", *SELECTORS), tuple(mem.ADDRESSING)
     tables = {"inner.lr": i.lr, "inner.l2": i.l2}
@@ -105,6 +107,7 @@ def requirements(config: Config) -> list[tuple[str, bool, str]]:
         ("addressing.threshold", c.addressing.threshold >= 0, "0 or more"),
         ("addressing.share", 0 <= c.addressing.share <= 1, "0 to 1"),
         ("teacher.hidden", whole(c.teacher.hidden, 1), "whole numbers of 1 or more"),
+        ("teacher.more", others, "distinct names, teacher.arch not among them"),
         ("teacher.lr", c.teacher.lr > 0, "above 0"),
         ("teacher.epochs", c.teacher.epochs > 0, "above 0"),
         ("teacher.first_epochs", c.teacher.first_epochs > 0, "above 0"),

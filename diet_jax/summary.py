@@ -141,8 +141,9 @@ def cautions(summary: dict[str, Any]) -> list[str]:
     left_out = sum(_auc(c, "full") - _auc(c, "random_hard") <= MIN_GAP for c in cells)
     if left_out:
         lines.append(
-            f"In {left_out} of {len(cells)} cells full data is no better than random rows, and R"
-            " leaves them out. Is full data trained enough (eval.full_epochs, eval.lr.full)?"
+            f"In {left_out} of {len(cells)} cells full data is no better than random rows, and the"
+            " mean of R leaves them out. Is full data trained enough (eval.full_epochs,"
+            " eval.lr.full)?"
         )
     slots = summary["stage_records"][-1]["slots"] if summary["stage_records"] else MIN_SLOTS
     if slots < MIN_SLOTS:

@@ -108,6 +108,7 @@ def test_files_that_hold_nothing(fails, tmp_path, name):
         ({"eval.l2.full": ConfigDict({"FM": 0.1})}, ("eval.l2.full is", "a table with `default`")),
         ({"eval.seeds": (1, 4_000_000_000)}, ("eval.seeds is", "2^30")),
         ({"teacher.hidden": (8, 0)}, ("teacher.hidden is", "1 or more")),
+        ({"teacher.arch": "LR", "teacher.more": ("LR",)}, ("teacher.more is", "distinct names")),
         ({"teacher.arch": "BERT"}, ("'BERT'", "DeepFM")),
         ({"eval.archs": ("LR", "BERT")}, ("'BERT'", "DeepFM")),
         ({"inner.window": 9}, ("inner.window is 9", "inner.steps")),
