@@ -34,6 +34,7 @@ from ml_collections import config_flags
 
 from diet_jax import command
 from diet_jax.files import replace_file, replace_text
+from diet_jax.metrics import mean_known
 from diet_jax.record import is_finished, read_records
 from diet_jax.summary import summarize
 from diet_jax.types import Config, InputError
@@ -50,7 +51,9 @@ SLURM = flags.DEFINE_bool("slurm", False, "Write the trials for launch/slurm.sba
 TABLE = flags.DEFINE_bool("table", False, "Run nothing.")
 
 MODES = ("one_at_a_time", "grid", "random", "halving")
-COLUMNS = ("R", "R_soft", "auc", "seconds")
+METRICS = ("R", "R_soft", "auc")
+SPREAD = (*METRICS, "past", "seconds")  # what the table has with its spread over seeds
+AS_IT_IS = "as configured"
 POLL_S = 0.5
 
 
@@ -62,7 +65,7 @@ class Trial(NamedTuple):
 
     @property
     def label(self) -> str:
-        return ", ".join(f"{k}={shown(v)}" for k, v in self.change.items()) or "as configured"
+        return ", ".join(f"{k}={shown(v)}" for k, v in self.change.items()) or AS_IT_IS
 
     @property
     def name(self) -> str:
@@ -85,7 +88,7 @@ def expand(sweep: Config) -> list[Trial]:
     draws. Each with every seed.
     Raises InputError for what it cannot read.
     """
-    for key, value, known in (("mode", sweep.mode, MODES), ("metric", sweep.metric, COLUMNS)):
+    for key, value, known in (("mode", sweep.mode, MODES), ("metric", sweep.metric, METRICS)):
         if value not in known:
             raise InputError(f"{key} is {value!r}; set it to one of {', '.join(known)}")
     axes = dict(sweep.axes)
@@ -159,18 +162,20 @@ def last_line(folder: Path) -> str:
 
 
 def measures(folder: Path) -> list[dict]:
-    """After each stage so far: the mean R and R_soft of its cells, AUC of the memory, seconds."""
+    """After each stage so far: the mean R and R_soft of its cells, the memory's AUC on the rows
+    that judge and on past stages (NaN where there are none), and seconds."""
     summary = summarize(read_records(folder / "metrics.jsonl"))
     found = []
     for stage in summary["stages"]:
         cells = [cell for cell in summary["cells"] if cell["stage"] == stage]
         (record,) = (r for r in summary["stage_records"] if r["stage"] == stage)
-        auc = [cell["auc"]["memory"]["mean"] for cell in cells]
-        ratios = {
-            name: float(np.nanmean([cell[name] for cell in cells])) for name in ("R", "R_soft")
+        ratios = {name: [cell[name] for cell in cells] for name in ("R", "R_soft")}
+        aucs = {
+            name: [cell[measure]["memory"]["mean"] for cell in cells]
+            for name, measure in (("auc", "auc"), ("past", "auc_past"))
         }
-        more = {"auc": float(np.mean(auc)), "seconds": record["seconds"], "stage": stage}
-        found.append({**ratios, **more})
+        means = {name: mean_known(values) for name, values in (ratios | aucs).items()}
+        found.append({**means, "seconds": record["seconds"], "stage": stage})
     return found
 
 
@@ -214,22 +219,36 @@ def on_ray(sweep: Config, trials: list[Trial], workdir: Path, more: list[str]) -
 
 
 def merge(trials: list[Trial], workdir: Path) -> list[dict]:
-    """A row for each change: means over the finished seeds, their spread, and what is missing."""
+    """A row for each change: figures over the finished seeds, and what is missing.
+
+    R, R_soft, auc (mean over stages), past (after the last stage) and seconds (their sum): mean and
+    sd over seeds. gain, where the config as it is was run too: what the change adds to its auc,
+    mean and standard error (`se`) over the pairs of seed and stage that both have.
+    """
     rows = defaultdict(lambda: defaultdict(list))
+    aucs = defaultdict(dict)  # by change, then by seed and stage
     for trial in trials:
         row, folder = rows[trial.label], workdir / "trials" / trial.name
         stages = measures(folder)
         finished = is_finished(read_records(folder / "metrics.jsonl"))
         row["finished" if finished else "unfinished"].append(trial.name)
         row["said"] += [] if finished else [last_line(folder)]
-        for column in COLUMNS if finished else ():
-            values = [stage[column] for stage in stages]
-            row[column].append(sum(values) if column == "seconds" else np.mean(values))
+        if finished:
+            for column in METRICS:
+                row[column].append(mean_known([stage[column] for stage in stages]))
+            row["past"].append(stages[-1]["past"])
+            row["seconds"].append(sum(stage["seconds"] for stage in stages))
+            aucs[trial.label] |= {(trial.seed, s["stage"]): s["auc"] for s in stages}
     merged = []
     for label, row in rows.items():
         means = {
-            c: {"mean": float(np.mean(row[c])), "sd": spread(row[c])} for c in COLUMNS if row[c]
+            c: {"mean": float(np.mean(row[c])), "sd": spread(row[c])} for c in SPREAD if row[c]
         }
+        pairs = aucs[AS_IT_IS].keys() & aucs[label].keys() if label != AS_IT_IS else ()
+        if pairs:
+            gains = [aucs[label][pair] - aucs[AS_IT_IS][pair] for pair in pairs]
+            error = spread(gains) / math.sqrt(len(gains))
+            means["gain"] = {"mean": float(np.mean(gains)), "se": error}
         states = {state: row[state] for state in ("finished", "unfinished", "said")}
         merged.append({"change": label, **means, **states})
     return merged
@@ -240,17 +259,30 @@ def spread(values: list[float]) -> float:
 
 
 def markdown(rows: list[dict]) -> str:
-    lines = ["| | R | R_soft | AUC | seconds | seeds | not finished |", "|---" * 7 + "|"]
+    lines = [
+        "| | R | R_soft | AUC | gain | past stages | seconds | seeds | not finished |",
+        "|---" * 9 + "|",
+    ]
+    digits = {"R": ".2f", "R_soft": ".2f", "gain": "+.4f", "seconds": ".0f"}
     for row in rows:
         cells = []
-        for column in COLUMNS:
-            digits = {"auc": 4, "seconds": 0}.get(column, 2)
-            cell = row.get(column)
-            cells.append(f"{cell['mean']:.{digits}f} ± {cell['sd']:.{digits}f}" if cell else "-")
+        for column in (*METRICS, "gain", "past", "seconds"):
+            shape, known = digits.get(column, ".4f"), row.get(column)
+            values = list(known.values()) if known else [math.nan]
+            cells.append("-" if math.isnan(values[0]) else number(shape, *values))
         said = row["said"][-1].replace("|", "/") if row["said"] else ""
         left = f"{len(row['unfinished'])}: {said}" if said else ""
         lines.append(f"| {row['change']} | {' | '.join(cells)} | {len(row['finished'])} | {left} |")
+    lines += [
+        "",
+        "gain: of AUC, beside the config as it is, ± standard error over pairs of seed and stage;"
+        " of all others ± is the standard deviation over seeds.",
+    ]
     return "\n".join(lines) + "\n"
+
+
+def number(shape: str, mean: float, spread: float) -> str:
+    return f"{mean:{shape}} ± {spread:{shape.strip('+')}}" if spread else f"{mean:{shape}}"
 
 
 def draw_figure(rows: list[dict], metric: str, path: Path) -> None:

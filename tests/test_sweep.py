@@ -17,6 +17,7 @@ from ml_collections import ConfigDict, config_flags
 
 from configs.sweeps import ablation, rate, rates
 from diet_jax.limits import check
+from diet_jax.record import read_records
 from launch import sweep
 from launch.sweep import Trial, arguments, draw_figure, expand, markdown, merge
 
@@ -91,6 +92,29 @@ def test_one_table_and_one_figure_hold_what_finished_and_what_failed(ran):
     assert table[2].startswith("| outer.lr=0.1 | ") and table[3].endswith("| 1: error: no / room |")
     draw_figure([good, bad], "R", folder / "figure.svg")
     assert "outer.lr=0.1" in ET.tostring(ET.parse(folder / "figure.svg").getroot(), "unicode")
+
+
+def test_a_change_is_judged_by_pairs_of_seed_and_stage(ran):
+    """Its gain is what both have, and its error that of the mean of so many pairs."""
+    (trial, _), folder = ran
+    as_it_is, change = ([Trial(c, seed) for seed in (0, 1)] for c in ({}, trial.change))
+    records = read_records(folder / "trials" / trial.name / "metrics.jsonl")
+    for trials, more in ((as_it_is, (0, 0, 0)), (change[:1], (0.03, 0.01, 0.02))):
+        for one in trials:
+            file = folder / "trials" / one.name / "metrics.jsonl"
+            file.parent.mkdir(exist_ok=True)
+            moved = [
+                r | {"auc": r["auc"] + more[r["stage"] - 1], "auc_past": 0.6 + 0.01 * r["stage"]}
+                if r["kind"] == "eval" and r["method"] == "memory"
+                else r
+                for r in records
+            ]
+            file.write_text("".join(json.dumps(r) + "\n" for r in moved))
+    plain, gained = merge([*as_it_is, *change], folder)
+    assert gained["gain"] == pytest.approx({"mean": 0.02, "se": 0.01 / 3**0.5})
+    assert "gain" not in plain and len(plain["finished"]) == 2 and len(gained["unfinished"]) == 1
+    assert gained["past"]["mean"] == pytest.approx(0.63)
+    assert "| +0.0200 ± 0.0058 | 0.6300 |" in markdown([plain, gained])
 
 
 def start(*words, **env: str) -> subprocess.CompletedProcess:

@@ -13,14 +13,16 @@ def get_config() -> ConfigDict:
     c.axes = (
         ("growth.select", ("random", "el2n", "herding")),  # rows not by influence
         ("growth.rounds", (1, 3)),
-        ("addressing.by", ("random",)),
+        ("addressing.by", ("random", "sampled")),
         ("addressing.share", (0.0, 0.2, 1.0)),
         ("addressing.threshold", (0.5, 1.0)),
         ("addressing.swap_share", (0.1,)),
         ("outer.anchor", (0.0, 0.4, 1.0)),
         ("outer.hide_above", (1.0,)),  # no outlook on the next stage
         ("outer.label_share", (0.5, 1.0)),
-        ("outer.learn", (("label_logit",), ("log_weight",))),
+        ("outer.learn", (("label_logit",), ("log_weight",), ("label_logit", "log_weight"))),
+        ("outer.schedule", ("constant",)),
+        ("inner.mode", ("full", "one_step")),
         ("inner.archs", (("LR",), ("LR", "DeepFM"), ("DeepFM", "DCNv2"))),
         ("memory.mix", (1, 2, 8)),
         ("memory.own", (1,)),
