@@ -35,8 +35,8 @@ from ml_collections import config_flags
 from diet_jax import command
 from diet_jax.files import replace_file, replace_text
 from diet_jax.metrics import mean_known
-from diet_jax.record import is_finished, read_records
-from diet_jax.summary import summarize
+from diet_jax.record import read_records
+from diet_jax.summary import aggregate, summarize
 from diet_jax.types import Config, InputError
 
 SWEEP = config_flags.DEFINE_config_file("sweep", None, "The file of axes, see configs/sweeps/.")
@@ -142,7 +142,7 @@ def run_trial(
             try:
                 while True:
                     ended = process.poll() is not None
-                    stages = measures(folder)
+                    stages = measures(summarize(read_records(folder / "metrics.jsonl")))
                     for stage in stages[done:]:
                         told(stage)
                     done = len(stages)
@@ -161,21 +161,19 @@ def last_line(folder: Path) -> str:
     return lines[-1] if lines else "not run yet"
 
 
-def measures(folder: Path) -> list[dict]:
-    """After each stage so far: the mean R and R_soft of its cells, the memory's AUC on the rows
-    that judge and on past stages (NaN where there are none), and seconds."""
-    summary = summarize(read_records(folder / "metrics.jsonl"))
+def measures(summary: dict) -> list[dict]:
+    """After each stage so far: R and R_soft (of the mean gaps), the memory's AUC on the rows that
+    judge and on past stages (NaN where there are none), and seconds."""
     found = []
-    for stage in summary["stages"]:
-        cells = [cell for cell in summary["cells"] if cell["stage"] == stage]
-        (record,) = (r for r in summary["stage_records"] if r["stage"] == stage)
-        ratios = {name: [cell[name] for cell in cells] for name in ("R", "R_soft")}
-        aucs = {
-            name: [cell[measure]["memory"]["mean"] for cell in cells]
-            for name, measure in (("auc", "auc"), ("past", "auc_past"))
-        }
-        means = {name: mean_known(values) for name, values in (ratios | aucs).items()}
-        found.append({**means, "seconds": record["seconds"], "stage": stage})
+    for record in summary["stage_records"]:
+        cells = [cell for cell in summary["cells"] if cell["stage"] == record["stage"]]
+        auc, past = (
+            mean_known([cell[measure]["memory"]["mean"] for cell in cells])
+            for measure in ("auc", "auc_past")
+        )
+        ratios = {name: aggregate(cells, name)["ratio_of_means"] for name in ("R", "R_soft")}
+        about = {"seconds": record["seconds"], "stage": record["stage"]}
+        found.append({**ratios, "auc": auc, "past": past, **about})
     return found
 
 
@@ -221,24 +219,27 @@ def on_ray(sweep: Config, trials: list[Trial], workdir: Path, more: list[str]) -
 def merge(trials: list[Trial], workdir: Path) -> list[dict]:
     """A row for each change: figures over the finished seeds, and what is missing.
 
-    R, R_soft, auc (mean over stages), past (after the last stage) and seconds (their sum): mean and
-    sd over seeds. gain, where the config as it is was run too: what the change adds to its auc,
-    mean and standard error (`se`) over the pairs of seed and stage that both have.
+    R, R_soft (of the mean gaps of all stages), auc (mean over stages), past (after the last stage)
+    and seconds (their sum): mean and sd over seeds. gain, where the config as it is was run too:
+    what the change adds to its auc, mean and standard error (`se`) over the pairs of seed and stage
+    that both have.
     """
     rows = defaultdict(lambda: defaultdict(list))
     aucs = defaultdict(dict)  # by change, then by seed and stage
     for trial in trials:
         row, folder = rows[trial.label], workdir / "trials" / trial.name
-        stages = measures(folder)
-        finished = is_finished(read_records(folder / "metrics.jsonl"))
-        row["finished" if finished else "unfinished"].append(trial.name)
-        row["said"] += [] if finished else [last_line(folder)]
-        if finished:
-            for column in METRICS:
-                row[column].append(mean_known([stage[column] for stage in stages]))
-            row["past"].append(stages[-1]["past"])
-            row["seconds"].append(sum(stage["seconds"] for stage in stages))
-            aucs[trial.label] |= {(trial.seed, s["stage"]): s["auc"] for s in stages}
+        summary = summarize(read_records(folder / "metrics.jsonl"))
+        row["finished" if summary["finished"] else "unfinished"].append(trial.name)
+        if not summary["finished"]:
+            row["said"].append(last_line(folder))
+            continue
+        overall, stages = summary["overall"], measures(summary)
+        for name in ("R", "R_soft"):
+            row[name].append(overall[name]["ratio_of_means"])
+        row["auc"].append(overall["auc"]["memory"])
+        row["past"].append(stages[-1]["past"])
+        row["seconds"].append(sum(stage["seconds"] for stage in stages))
+        aucs[trial.label] |= {(trial.seed, stage["stage"]): stage["auc"] for stage in stages}
     merged = []
     for label, row in rows.items():
         means = {

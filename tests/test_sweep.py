@@ -18,6 +18,7 @@ from ml_collections import ConfigDict, config_flags
 from configs.sweeps import ablation, rate, rates
 from diet_jax.limits import check
 from diet_jax.record import read_records
+from diet_jax.summary import summarize
 from launch import sweep
 from launch.sweep import Trial, arguments, draw_figure, expand, markdown, merge
 
@@ -85,8 +86,9 @@ def ran(tmp_path):
 def test_one_table_and_one_figure_hold_what_finished_and_what_failed(ran):
     trials, folder = ran
     good, bad = merge(trials, folder)
-    stages = sweep.measures(folder / "trials" / trials[0].name)
-    assert good["R"]["mean"] == pytest.approx(sum(s["R"] for s in stages) / len(stages))
+    summary = summarize(read_records(folder / "trials" / trials[0].name / "metrics.jsonl"))
+    assert good["R"]["mean"] == summary["overall"]["R"]["ratio_of_means"]
+    assert [stage["stage"] for stage in sweep.measures(summary)] == summary["stages"] == [1, 2, 3]
     assert good["finished"] == [trials[0].name] and "R" not in bad
     table = markdown([good, bad]).splitlines()
     assert table[2].startswith("| outer.lr=0.1 | ") and table[3].endswith("| 1: error: no / room |")
