@@ -18,7 +18,8 @@ from diet_jax.types import Array, Params
 
 
 class Plan(NamedTuple):
-    """How a stage is distilled (static; the config's blocks `outer`, `growth`, `addressing`)."""
+    """How a stage is distilled (static; of the config's blocks `outer`, `growth`, `addressing`,
+    `inner` and `memory`)."""
 
     learn: tuple[str, ...]  # leaves of Slots that are learned
     lr: float  # outer Adam
@@ -122,7 +123,7 @@ def outer_examples(key: Array, plan: Plan, stage: StageData, anchor: Anchor) -> 
     total = plan.batch + plan.anchor_batch
     rows = stage.examples(i)
     fresh = (1 - anchor.share) * total / plan.batch * rows.weight
-    kept = jnp.full(plan.anchor_batch, anchor.share * total / max(plan.anchor_batch, 1))
+    kept = jnp.full(plan.anchor_batch, anchor.share * total / plan.anchor_batch)
     rows = rows._replace(weight=fresh)
     old = old._replace(weight=kept)
     if old.mix is not None:

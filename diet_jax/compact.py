@@ -117,6 +117,11 @@ def pad_rows(rows: np.ndarray, size: int) -> np.ndarray:
     return np.concatenate([rows, np.full(size - len(rows), last, np.int32)])
 
 
+def in_blocks(a: np.ndarray, n_blocks: int, block: int) -> np.ndarray:
+    """`a` padded with zeros and cut into blocks: [n_blocks, block, ..]."""
+    return pad_to(a, n_blocks * block).reshape(n_blocks, block, *a.shape[1:])
+
+
 def pad_to(a: np.ndarray, size: int) -> np.ndarray:
     """`a` with zeros appended along its first axis up to `size`; ValueError if it is longer."""
     if len(a) > size:

@@ -202,7 +202,7 @@ def stage_table(summary: dict[str, Any], stage: int) -> Group:
     for cell in cells:
         aucs = [cell["auc"].get(m, {"mean": math.nan})["mean"] for m in methods]
         table.add_row(cell["arch"], *map(auc, aucs), ratio(cell["R"]))
-    judge = "its validation rows" if _held_out(summary) else f"stage {stage + 1}"
+    judge = "its validation rows" if summary["held_out"] else f"stage {stage + 1}"
     title = f"Stage {stage} of {record['stages']}: AUC on {judge}{_over(summary)}"
     note = (
         f"{slots(record)} for {record['rows_so_far']:,} rows"
@@ -237,7 +237,7 @@ def summary_view(summary: dict[str, Any]) -> Group:
     table.add_section()
     table.add_row("rows per trial", *(count(overall["rows"][m]) for m in methods))
     table.add_row("seconds per trial", *(plain(overall["seconds"][m]) for m in methods))
-    judge = "validation rows of the same stage" if _held_out(summary) else "the stage after"
+    judge = "validation rows of the same stage" if summary["held_out"] else "the stage after"
     title = f"Mean over {_stages_text(summary)}{_over(summary)}: AUC on {judge}"
     return Group(Text(title, style="bold"), table, *map(Text, _closing_lines(summary)))
 
@@ -310,7 +310,7 @@ def _line_writer(console: Console, title: str, steps: int) -> Callable[[int, flo
     def update(step: int, loss: float) -> None:
         nonlocal last, first
         now = time.monotonic()
-        first = first if first[1] else (now, step)  # before it steps were compiled
+        first = first if first[1] else (now, step)  # until then steps were compiled
         if now - last < LINE_EVERY_S or step <= first[1]:
             return
         last = now
@@ -322,14 +322,16 @@ def _line_writer(console: Console, title: str, steps: int) -> Callable[[int, flo
 
 
 def _rows_writer(console: Console, done: str) -> Callable[[int], None]:
-    start = last = time.monotonic()
+    last, first = time.monotonic(), (0.0, 0)
 
     def update(rows: int) -> None:
-        nonlocal last
+        nonlocal last, first
         now = time.monotonic()
-        if now - last >= LINE_EVERY_S:
+        first = first if first[1] else (now, rows)  # until then rows were read, or nothing done
+        if now - last >= LINE_EVERY_S and rows > first[1]:
             last = now
-            text = f"{rows:,} rows {done}, {rows / (now - start):,.0f} a second"
+            speed = (rows - first[1]) / (now - first[0])
+            text = f"{rows:,} rows {done}, {speed:,.0f} a second"
             console.print(text, soft_wrap=True, highlight=False, markup=False)
 
     return update
@@ -345,11 +347,6 @@ def _table(columns: list[str]) -> Table:
 
 def _record_of(summary: dict[str, Any], stage: int) -> Record:
     return next(r for r in summary["stage_records"] if r["stage"] == stage)
-
-
-def _held_out(summary: dict[str, Any]) -> bool:
-    """Whether rows of a stage itself judged it: only beside the next is that stage scored too."""
-    return not any(m["n"] for cell in summary["cells"] for m in cell["auc_current"].values())
 
 
 def _over(summary: dict[str, Any]) -> str:

@@ -208,8 +208,8 @@ def distill_stage(
 
     n_new: slots to add, each of as many rows as the memory mixes, or `plan.own`. n_steps: outer
     steps, rounded up to whole chunks. number: the stage's, 1-based, written into `born`.
-    report(step, loss) is told of every chunk, one chunk late, so that the device never waits for
-    it. start: see `set_scene`.
+    report(step, loss) is told of every chunk but the last, one chunk late, so that the device never
+    waits for it. start: see `set_scene`.
     rows: int, those of the stage to add, in order; if none are given, the most influential of each
     round. n_evict: old slots to give up first, those whose loss would cost this stage least.
     at_safe_point(pause) is called before every chunk, and may raise; pause() returns (numpy) where
@@ -245,9 +245,8 @@ def distill_stage(
             continue
         began = clock()
         if r > before.round:
-            key_round, given = jax.random.fold_in(key_score, r), None
-            if rows is not None:
-                given = rows[taken - size : taken]
+            given = None if rows is None else rows[taken - size : taken]
+            key_round = jax.random.fold_in(key_score, r)
             if r == 0:
                 at, chosen = make_room(engine, at, fresh, scene, size, number, key_round, n_evict)
             elif given is None:

@@ -84,7 +84,8 @@ def _table(memory: Memory, stream: Stream) -> tuple[pa.Table, dict[str, str]]:
         mine = ids[:, columns_of_field]
         if columns_of_field == list(stream.schema.tasks.values()):
             mine = mine.max(1, keepdims=True)  # the one value that a row has in its task's column
-        if mine.shape[1] == 1:
+        is_history = any(stream.schema.vocab[k] != f for k in columns_of_field)  # it may be empty
+        if mine.shape[1] == 1 and not is_history:
             rows, kind, kinds = mine[:, 0].tolist(), "value", pa.string()
             values = [text[row] for row in rows]
         else:

@@ -44,6 +44,7 @@ def steps_of(stream: Stream, on: str, share: float) -> list[Step]:
 
     on: "next" stage, or "validation": the last `share` of a stage judges it and is used for no
     other end.
+    Raises InputError for such rows that have not both labels.
     """
     if on == "next":
         return [Step(a, b) for a, b in zip(stream.stages[:-1], stream.stages[1:], strict=True)]
@@ -58,10 +59,15 @@ def steps_of(stream: Stream, on: str, share: float) -> list[Step]:
         )
 
     cuts = [round(len(s.user) * (1 - share)) for s in stream.stages[:-1]]
-    return [
-        Step(part(s, slice(None, cut)), part(s, slice(cut, None)))
-        for s, cut in zip(stream.stages[:-1], cuts, strict=True)
-    ]
+    pairs = list(zip(stream.stages[:-1], cuts, strict=True))
+    for number, (stage, cut) in enumerate(pairs, 1):
+        label = stage.rows.label[cut:]
+        if not 0 < label.sum() < len(label):
+            raise InputError(
+                f"the last {len(label)} of {len(stage.user)} rows of stage {number}, which judge it"
+                ", have not both labels; set eval.validation_share higher, or make stages longer"
+            )
+    return [Step(part(s, slice(None, cut)), part(s, slice(cut, None))) for s, cut in pairs]
 
 
 def make_proxies(config: Config, schema: Schema, copies: int) -> tuple[Inner, ...]:

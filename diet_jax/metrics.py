@@ -7,18 +7,25 @@ from sklearn.metrics import roc_auc_score
 
 
 def auc(label: np.ndarray, score: np.ndarray) -> float:
-    """Area under the ROC curve of float scores [n] for 0/1 labels [n]; NaN with one class."""
-    return float(roc_auc_score(label, score)) if 0 < label.sum() < len(label) else float("nan")
+    """Area under the ROC curve of float scores [n] for 0/1 labels [n]; NaN with one class.
+
+    One half where a score is not finite, as of a training that diverged: that orders nothing.
+    """
+    if not 0 < label.sum() < len(label):
+        return float("nan")
+    return float(roc_auc_score(label, score)) if np.isfinite(score).all() else 0.5
 
 
 def gauc(label: np.ndarray, score: np.ndarray, user: np.ndarray) -> float:
     """AUC within each user (int [n]), averaged with the users' row counts as weights.
 
     Users with one class only are left out (as in Zhou et al. 2018, DIN, eq. 9, and FuxiCTR); NaN if
-    that leaves none.
+    that leaves none. One half where a score is not finite, as `auc`.
     """
     if not len(user):
         return float("nan")
+    if not np.isfinite(score).all():
+        score = np.zeros(len(score))  # which orders nothing either
     by_user = np.argsort(user, kind="stable")
     user, label, score = user[by_user], label[by_user], score[by_user]
     start = np.flatnonzero(np.r_[True, user[1:] != user[:-1]])
@@ -43,7 +50,9 @@ def mean_known(values: list[float]) -> float:
 
 
 def log_loss(label: np.ndarray, logit: np.ndarray) -> float:
-    """Mean cross-entropy in nats of 0/1 labels [n] under logits [n]."""
+    """Mean cross-entropy in nats of 0/1 labels [n] under logits [n]; NaN if one is not finite."""
+    if not np.isfinite(logit).all():
+        return float("nan")
     return float(np.mean(np.logaddexp(0.0, logit) - label * logit))
 
 

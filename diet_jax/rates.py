@@ -156,7 +156,7 @@ def lines(rows: list[dict[str, Any]]) -> list[str]:
             continue
         best, lrs = max(rivals, key=lambda row: row["auc"]), {row["lr"] for row in group}
         edge = "" if min(lrs) < best["lr"] < max(lrs) or len(lrs) == 1 else ", the grid's edge"
-        where = f"{method}.{arch}"
+        where = f'{method}["{arch}"]' if ":" in arch else f"{method}.{arch}"
         said.append(
             f"c.eval.lr.{where}, c.eval.l2.{where} = {best['lr']:g}, {best['l2']:g}"
             f"  # AUC {best['auc']:.4f}{edge}"

@@ -1,7 +1,7 @@
 """The run's diary: the only writer of config.json, env.json, log.json, metrics.jsonl and tb/.
 
 metrics.jsonl is the truth and TensorBoard is a mirror of it, rebuilt from it whenever a run starts
-or resumes. Reading needs the standard library alone, so that reports start at once.
+or resumes. Reading needs no JAX, so that reports start at once.
 """
 
 import errno

@@ -264,14 +264,13 @@ def run(
         recorder = Recorder(folder, enabled=False)
         with ExitStack() as stack:
 
-            def take() -> bool:
+            def take() -> None:
                 nonlocal recorder
                 before = known_log(folder)
                 opened = open_workdir(folder, config, env, job.stream.key, lambda: marks(job))
                 recorder = stack.enter_context(opened)
                 if before["key"] and before.get("stages") != known_log(folder)["stages"]:
                     print("The log has grown. Stages that are done stay as they are.")
-                return True
 
             sharding.told_by_first(take)
             if sharding.any_process(not (folder / "config.json").exists()):
@@ -296,28 +295,10 @@ def stream_through(
     records of a stage that was cut off are dropped, but for trials that a memory which is saved has
     been through.
 
-    Raises InputError if the checkpoint to go on from is gone, or one before a later one.
+    Raises InputError as `where_to_go_on`.
     """
     start, last = time.perf_counter(), len(job.steps)
-    saved = checkpoint.stages(folder)
-    done = sharding.told_by_first(lambda: evaluated_stages(recorder.records()))
-    first = next(number for number in range(1, last + 2) if number not in done)
-    state = job.first
-    if first > 1 and first not in saved:
-        if first - 1 not in saved:
-            raise InputError(
-                f"{folder / checkpoint.FOLDER}: stage {first} goes on from the checkpoint of stage "
-                f"{first - 1}, which is gone; put it back, or give another --workdir"
-            )
-        state, _ = checkpoint.load(folder, first - 1, job.first)
-    gone = [number for number in range(first, max(saved, default=0)) if number not in saved]
-    if gone:
-        raise InputError(
-            f"{folder / checkpoint.FOLDER}: the checkpoint of stage {gone[0]} is gone, and there is"
-            " one of a later stage; put it back, or give another --workdir"
-        )
-    if recorder.enabled and (done or saved) and first <= last:
-        print(f"Going on with stage {first} of {last + 1}.")
+    first, state, saved = where_to_go_on(job, folder, recorder)
     n_seeds = len(job.evaluation.seeds) if first in saved else 0
     known = sharding.told_by_first(lambda: recorder.drop_from(first, n_seeds))
     trials_before = [r for r in recorder.records() if known and r.get("stage") == first]
@@ -361,6 +342,34 @@ def stream_through(
     slots = int(state.memory.valid.sum())
     seconds = time.perf_counter() - start
     recorder.append([{"kind": "run", "seconds": seconds, "final_slots": slots}])
+
+
+def where_to_go_on(job: Job, folder: Path, recorder: Recorder) -> tuple[int, State, list[int]]:
+    """The first stage that is not evaluated, the state before it where it is not saved itself, and
+    the stages that are saved.
+
+    Raises InputError if the checkpoint to go on from is gone, or one before a later one.
+    """
+    last, saved = len(job.steps), checkpoint.stages(folder)
+    done = sharding.told_by_first(lambda: evaluated_stages(recorder.records()))
+    first = next(number for number in range(1, last + 2) if number not in done)
+    state = job.first
+    if first > 1 and first not in saved:
+        if first - 1 not in saved:
+            raise InputError(
+                f"{folder / checkpoint.FOLDER}: stage {first} goes on from the checkpoint of stage "
+                f"{first - 1}, which is gone; put it back, or give another --workdir"
+            )
+        state, _ = checkpoint.load(folder, first - 1, job.first)
+    gone = [number for number in range(first, max(saved, default=0)) if number not in saved]
+    if gone:
+        raise InputError(
+            f"{folder / checkpoint.FOLDER}: the checkpoint of stage {gone[0]} is gone, and there is"
+            " one of a later stage; put it back, or give another --workdir"
+        )
+    if recorder.enabled and (done or saved) and first <= last:
+        print(f"Going on with stage {first} of {last + 1}.")
+    return first, state, saved
 
 
 def go_on(

@@ -13,7 +13,7 @@ Mark = list[Any]  # of a stage: its rows, and a digest of what they hold
 
 def known_log(workdir: Path) -> dict[str, Any]:
     """What is known of the log that the run in the folder reads; "key": of the prepared log, None
-    if that is not known; "stages": their digests, if it may grow."""
+    if that is not known; "stages": their marks, none if it may not grow."""
     try:
         return {"key": None} | json.loads((workdir / LOG).read_text())
     except (OSError, ValueError, TypeError):

@@ -14,7 +14,7 @@ import numpy as np
 import optax
 from scipy.special import expit
 
-from diet_jax.compact import pad_to
+from diet_jax.compact import in_blocks
 from diet_jax.models import Model, logits
 from diet_jax.models.base import exact_products, look_up, read
 from diet_jax.teacher import Teacher, alone
@@ -80,10 +80,7 @@ def slopes(look: Look) -> tuple[np.ndarray, np.ndarray]:
     rows = look.stage.rows
     n, blocks = len(rows.label), -(-len(rows.label) // BLOCK)
     here = np.ones(n, np.float32)
-    padded = (
-        pad_to(a, blocks * BLOCK).reshape(blocks, BLOCK, *a.shape[1:])
-        for a in (rows.ids, rows.dense, rows.label, here)
-    )
+    padded = (in_blocks(a, blocks, BLOCK) for a in (rows.ids, rows.dense, rows.label, here))
     found = _slopes(look.teacher.model, alone(look.params), *padded)
     norm, slope = (np.asarray(a).reshape(-1)[:n] for a in found)
     return norm, slope

@@ -52,13 +52,15 @@ def summarize(records: list[Record]) -> dict[str, Any]:
             stages and architectures}, "R", "R_soft": see `aggregate`};
         cost: see `cost`;
         dead: see `dead`;
+        held_out (bool): rows of the stage itself judge it, and not the next stage;
         stage_records: the records of kind "stage", by stage;
         teacher_auc: mean over stages of the AUC of the teacher's own answers.
     """
     done = evaluated_stages(records)
     evals = [r for r in records if r["kind"] == "eval" and r["stage"] in done]
     stage_records = {r["stage"]: r for r in records if r["kind"] == "stage"}
-    table, order = cells(evals), ranks(cells(evals))
+    table = cells(evals)
+    order = ranks(table)
     methods = [m for m in METHODS if any(r["method"] == m for r in evals)]
     archs = list(dict.fromkeys(r["arch"] for r in evals))
     return {
@@ -75,6 +77,8 @@ def summarize(records: list[Record]) -> dict[str, Any]:
         "overall": _overall(table, order, methods),
         "cost": cost(records, table),
         "dead": dead(evals),
+        # Only beside the next stage is the stage itself scored, if with no more than a null.
+        "held_out": bool(evals) and not any("auc_current" in r for r in evals),
         "stage_records": [stage_records[stage] for stage in done],
         "teacher_auc": _spread([stage_records[s].get("teacher_auc") for s in done])["mean"],
     }
@@ -106,7 +110,8 @@ def cells(evals: list[Record]) -> list[dict[str, Any]]:
 
 
 def dead(evals: list[Record]) -> list[str]:
-    """Names of the trainings whose model answers all rows alike: AUC and GAUC of exactly one half.
+    """Names of the trainings whose model orders nothing: AUC and GAUC of exactly one half, since it
+    answers all rows alike, or with what is not finite.
 
     They count in every mean, so who reads one should know.
     """
@@ -124,7 +129,7 @@ def about_dead(names: list[str]) -> list[str]:
         return []
     shown = "; ".join(names[:5]) + ("; .." if len(names) > 5 else "")
     return [
-        f"Trainings that died, their model answering all rows alike: {len(names)}. They count as"
+        f"Trainings that died, their model ordering no rows: {len(names)}. They count as"
         f" they are; lower the learning rate (eval.lr) of {shown}."
     ]
 

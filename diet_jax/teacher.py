@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from diet_jax import fed, train
-from diet_jax.compact import pad_to
+from diet_jax.compact import in_blocks, pad_to
 from diet_jax.models import Model, init_params, logits
 from diet_jax.models.base import pooled
 from diet_jax.optim import Optimizer, make
@@ -102,10 +102,8 @@ def make_teacher(
     def predict(params, ids, dense):
         (params,), found = put(params), []
         for at in range(0, len(ids), size):
-            blocks = (
-                pad_to(a[at : at + size], size).reshape(n_blocks, PREDICT_BLOCK, a.shape[1])
-                for a in (ids, dense)
-            )
+            rows = (a[at : at + size] for a in (ids, dense))
+            blocks = (in_blocks(a, n_blocks, PREDICT_BLOCK) for a in rows)
             found.append(np.asarray(answer(params, *place.replicate(tuple(blocks)))))
         return np.concatenate(found)[: len(ids)]
 
@@ -127,8 +125,8 @@ def make_teacher(
 def together(teachers: tuple[Teacher, ...]) -> Teacher:
     """One that answers with the mean of their logits.
 
-    Each is trained by itself, the first as if it were alone; its `model` and `embed` are theirs.
-    The parameters are the first one's and, as `more`, those of the others.
+    Each is trained by itself, the first as if it were alone, whose `model` and `embed` are those of
+    all. The parameters are the first one's and, as `more`, those of the others.
     """
     first, *others = teachers
     if not others:

@@ -11,7 +11,7 @@ import numpy as np
 from scipy.special import softmax
 
 from diet_jax import fed, train
-from diet_jax.compact import Compact, compact, cut, pad_rows, pad_to
+from diet_jax.compact import Compact, compact, cut, in_blocks, pad_rows, pad_to
 from diet_jax.fed import epochs
 from diet_jax.metrics import auc, gauc, mean_known, score
 from diet_jax.models import Model
@@ -24,7 +24,7 @@ from diet_jax.types import Array, Memory
 class Test(NamedTuple):
     """The rows that a trial is scored on: what of them is known, their labels and users.
 
-    part: int32 [E], 0 for the rows that judge, else the number of the stage, so far, they are of.
+    part: int [E], 0 for the rows that judge, else the number of the stage, so far, they are of.
     stage: the number of the latest one.
     """
 
@@ -116,10 +116,8 @@ def run_trials(
 
     ids, size, logit = table.positions(test.ids), plan.n_blocks * PREDICT_BLOCK, []
     for at in range(0, len(ids), size):
-        blocks = (
-            pad_to(a[at : at + size], size).reshape(plan.n_blocks, PREDICT_BLOCK, a.shape[1])
-            for a in (ids, test.dense)
-        )
+        some = (a[at : at + size] for a in (ids, test.dense))
+        blocks = (in_blocks(a, plan.n_blocks, PREDICT_BLOCK) for a in some)
         z = np.asarray(trials.predict(params, *plan.place.replicate(tuple(blocks))))
         logit.append(z.reshape(len(z), -1))
     each = np.concatenate(logit, axis=1)[: len(plan.seeds), : len(ids)]

@@ -80,6 +80,11 @@ def stage_records(stage, stages=8, archs=ARCHS, seeds=(0, 1, 2)):
     ]
 
 
+def beside_the_past(records):
+    """As where the next stage judges: those so far are scored beside it."""
+    return [r | {"auc_current": 0.6} if r["kind"] == "eval" else r for r in records]
+
+
 def run_records(stages=8, done=None, archs=ARCHS, seeds=(0, 1, 2)):
     """A run over a log of `stages` stages, of which the last is only scored on."""
     done = stages - 1 if done is None else done

@@ -131,6 +131,10 @@ def test_files_that_hold_nothing(fails, tmp_path, name):
         ({"inner.hidden": (0,)}, ("inner.hidden", "1 or more")),
         ({"growth.spread_field": "colour"}, ("growth.spread_field 'colour'", "user, item, place")),
         ({"eval.on": "yesterday"}, ("eval.on", "validation")),
+        (
+            {"eval.on": "validation", "eval.validation_share": 0.01},
+            ("the last 1 of 60 rows of stage 1", "not both labels", "eval.validation_share"),
+        ),
         ({"inner.optimizer": "lion"}, ("'lion'", "adagrad")),
         ({"inner.eps_root": 0.0}, ("eps_root", "positive")),
         ({"inner.mode": "sometimes"}, ("inner.mode is 'sometimes'", "one_step")),

@@ -354,5 +354,5 @@ def test_the_page_says_how_the_ranks_agree_and_what_it_cost(tmp_path, order, tau
     one = next(i for i, r in enumerate(records) if (r["method"], r["lr"]) == ("memory", 0.1))
     records[one] |= {"auc": 0.5, "gauc": 0.5}
     text = page.write(tmp_path, records, variants, chosen, ENV).read_text()
-    assert "died, their model answering all rows alike: 1." in text
+    assert "died, their model ordering no rows: 1." in text
     assert "x on memory, stage 1, seed 0 of a." in text

@@ -35,13 +35,8 @@ def test_tables_fit_and_are_not_cut(width):
     assert "45,840,617" in text and "12,346" in text and "FinalMLP-wide" in text
 
 
-def beside_the_past(records):
-    """As where the next stage judges: those so far are scored beside it."""
-    return [r | {"auc_current": 0.6} if r["kind"] == "eval" else r for r in records]
-
-
 def test_the_stage_table_says_the_numbers():
-    records = beside_the_past(fakes.run_records(stages=8))
+    records = fakes.beside_the_past(fakes.run_records(stages=8))
     text = printed(console.print_stage, records, 3)
     found = summarize(records)
     cell = next(c for c in found["cells"] if (c["stage"], c["arch"]) == (3, "FM"))
@@ -57,8 +52,10 @@ def test_tables_say_what_judged():
     assert "Stage 3 of 8: AUC on its validation rows" in printed(console.print_stage, records, 3)
     text = " ".join(printed(console.print_summary, records).split())
     assert "AUC on validation rows of the same stage" in text and "after" not in text
-    text = " ".join(printed(console.print_summary, beside_the_past(records)).split())
+    text = " ".join(printed(console.print_summary, fakes.beside_the_past(records)).split())
     assert "AUC on the stage after" in text and "validation" not in text
+    null = [r | {"auc_current": None} if r["kind"] == "eval" else r for r in records]
+    assert "AUC on stage 4" in printed(console.print_stage, null, 3)  # of one class, but scored
 
 
 def test_the_stage_table_says_how_many_rows_a_slot_mixes():
@@ -100,11 +97,11 @@ def test_trainings_that_died_are_named_and_no_more_than_five_of_them():
     first, second = (
         f"{r['arch']} on {METHODS[r['method']]}, stage 1, seed {r['seed']}" for r in evals[1:3]
     )
-    assert "all rows alike: 2. They count" in text and f"(eval.lr) of {first}; {second}." in text
+    assert "ordering no rows: 2. They count" in text and f"(eval.lr) of {first}; {second}." in text
     for record in evals:
         record |= {"auc": 0.5, "gauc": 0.5}
     text = " ".join(printed(console.print_summary, records).split())
-    assert f"all rows alike: {len(evals)}." in text and text.count(", stage 1, seed") == 5
+    assert f"ordering no rows: {len(evals)}." in text and text.count(", stage 1, seed") == 5
 
 
 def test_a_memory_below_random_rows_or_of_few_slots_is_not_shown_without_a_word():

@@ -88,6 +88,17 @@ def test_several_values_of_a_field_and_a_logarithm(tmp_path):
     assert table["age"].to_pylist() == [30.0] * 3
 
 
+def test_a_history_of_one_place_may_be_empty(tmp_path):
+    log = stream(("user", "history"))._replace(
+        schema=Schema(("user", "history"), ("age",), (0, 1), (0, 0)),
+        values=("<unknown>", "<unknown>", "ann"),
+        row_field=np.array([0, 1, 0], np.int32),
+    )
+    one = memory()._replace(ids=np.array([[2, -1], [0, 2], [2, 0], [0, 0]], np.int32))
+    table = load_memory_table(export_memory(tmp_path, one, log, RECIPE, SOURCE))
+    assert table["history"].to_pylist() == [[], ["ann"], ["<unknown>"]]
+
+
 def mixture():
     """`memory`, each of whose slots mixes two rows."""
     one = memory()

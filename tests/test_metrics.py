@@ -57,6 +57,13 @@ def test_gauc_leaves_out_users_of_one_class():
     assert math.isnan(gauc(label[2:], np.array([0.0, 5.0, 9.0]), user[2:]))
 
 
+def test_scores_that_are_not_finite_order_nothing():
+    """As of a training that diverged, which is told and no reason to end."""
+    label, user = np.array([1, 0, 1, 0, 1]), np.array([0, 0, 7, 7, 7])
+    found = score(label, np.array([2.0, 1.0, np.nan, np.inf, -np.inf]), user)
+    assert found["auc"] == found["gauc"] == 0.5 and math.isnan(found["logloss"])
+
+
 def test_one_class_has_no_auc():
     assert math.isnan(auc(np.ones(3), np.arange(3.0)))
     assert math.isnan(auc(np.zeros(3), np.arange(3.0)))

@@ -65,6 +65,7 @@ def test_progress_is_rows_and_speed(monkeypatch):
         with console.preparation(Console(file=out, force_terminal=terminal)) as report:
             report.read(500)
             report.read(1000)
+            report.encoded(500)
             report.encoded(1000)
         assert all(word in out.getvalue() for word in words)
 

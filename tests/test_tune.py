@@ -76,11 +76,13 @@ def test_the_best_mean_is_chosen_and_a_choice_at_the_edge_is_named():
     records = [trial(0.5), trial(0.7, 1), trial(0.65, lr=0.2), trial(0.6, 1, lr=0.2)]
     records += [trial(0.9, lr=0.4), trial(0.61, lr=0.3), trial(0.62, 1, lr=0.3)]  # 0.4: one seed
     records += [trial(None, arch="LR"), trial(0.8, arch="MLP"), trial(None, arch="MLP", lr=0.2)]
-    records += [trial(0.5)]  # once more
+    records += [trial(0.5), trial(0.7, arch="MLP:hidden=(8,)")]  # the first once more
     assert lines(table(records)) == [
         "c.eval.lr.memory.FM, c.eval.l2.memory.FM = 0.2, 0  # AUC 0.6250",
         "# memory, LR: no training came to an end; give lower rates",
         "c.eval.lr.memory.MLP, c.eval.l2.memory.MLP = 0.1, 0  # AUC 0.8000, the grid's edge",
+        'c.eval.lr.memory["MLP:hidden=(8,)"], c.eval.l2.memory["MLP:hidden=(8,)"] = 0.1, 0'
+        "  # AUC 0.7000",
     ]
 
 

@@ -64,19 +64,18 @@ def render(config: dict[str, Any], records: list[dict[str, Any]]) -> str:
         heat=_heat,
     )
     summary = summarize(records)
-    held_out = config.get("eval", {}).get("on") == "validation"
     last = summary["stage_records"][-1] if summary["stage_records"] else None
     return environment.get_template("template.html").render(
         s=summary,
         methods=METHODS,
         name=_log_name(config),
         cautions=cautions(summary),
-        held_out=held_out,
+        held_out=summary["held_out"],
         last=last,
         rate=last["slots"] / last["rows_so_far"] if last else math.nan,
         heat_rows=_grid(summary),
         rank_rows=_rank_rows(summary),
-        figures=figures.draw(summary, _outer(records), held_out),
+        figures=figures.draw(summary, _outer(records)),
         config=[(key, _shown(value)) for key, value in sorted(flatten(config).items())],
     )
 

@@ -47,17 +47,14 @@ RC: dict[Any, Any] = {
 _WIDTH = 9.2  # inches; the page shows it at its column's width
 
 
-def draw(
-    summary: dict[str, Any], outer: dict[int, list[tuple[int, float]]], held_out: bool = False
-) -> dict[str, str]:
+def draw(summary: dict[str, Any], outer: dict[int, list[tuple[int, float]]]) -> dict[str, str]:
     """All figures that the records allow, name -> SVG.
 
     Args:
         summary: of `diet_jax.summary.summarize`.
         outer: outer loss curves, stage -> [(step, loss)].
-        held_out: rows of a stage itself judge it, and not the next stage.
     """
-    measure = f"AUC on {'validation rows' if held_out else 'the next stage'}"
+    measure = f"AUC on {'validation rows' if summary['held_out'] else 'the next stage'}"
     figures = {}
     with matplotlib.rc_context(RC):
         if summary["cells"]:
@@ -127,11 +124,9 @@ def _rank(summary: dict[str, Any]) -> Figure:
     figure = Figure(figsize=(_WIDTH, 3.5))
     left, right = figure.subplots(1, 2)
     for arch in summary["archs"]:
+        cells = [c["auc"] for c in summary["cells"] if c["arch"] == arch]
         x, x_sd, y, y_sd = (
-            np.mean([c["auc"][m][k] for c in cells])
-            for m in ("full", "memory")
-            for k in ("mean", "sd")
-            if (cells := [c for c in summary["cells"] if c["arch"] == arch])
+            np.mean([c[m][k] for c in cells]) for m in ("full", "memory") for k in ("mean", "sd")
         )
         bars = {"xerr": None if np.isnan(x_sd) else x_sd, "yerr": None if np.isnan(y_sd) else y_sd}
         left.errorbar(x, y, **bars, fmt="s", color="#0072b2", ecolor="#9cc3de", elinewidth=1.2)
