@@ -285,21 +285,26 @@ def make_test(job: Job, number: int) -> trials.Test:
     """What judges after stage `number`: the next stage, and some rows of every stage so far.
 
     Where the tails of stages judge, which nothing is trained on, the past is that of earlier tails.
+    A value that the rows so far do not have is an unknown one.
     """
     config, steps = job.config, job.steps[:number]
-    test, vocab = steps[-1].test, job.stream.schema.vocab
-    known = as_known(test.rows.ids, steps[-1].train.vocab_size, vocab)
-    parts = [(known, test.rows.dense, test.rows.label, test.user, np.zeros(len(test.user), int))]
-    seen = [step.train for step in steps]
+    test, seen = steps[-1].test, [step.train for step in steps]
+    known = np.arange(job.evaluation.n_table) < steps[-1].train.vocab_size
     if config.eval.on == "validation":
+        known[:] = False  # the table has rows of what tails alone show, which nothing trained
+        for ids in (stage.rows.ids for stage in seen):
+            known[ids[ids >= 0]] = True
         seen = [step.test for step in steps[:-1]]
+    zero = np.zeros(len(test.user), int)
+    parts = [(test.rows.ids, test.rows.dense, test.rows.label, test.user, zero)]
     for s, stage in enumerate(seen, 1):
         rng = np.random.default_rng((config.seed, s, 1 << 30))
         n = len(stage.user)
         at = np.sort(rng.choice(n, min(n, trials.PAST_ROWS), replace=False))
         ids, dense, label, _ = (column[at] for column in stage.rows)
         parts.append((ids, dense, label, stage.user[at], np.full(len(at), s)))
-    return trials.Test(*(np.concatenate(part) for part in zip(*parts, strict=True)), stage=number)
+    ids, *others = (np.concatenate(part) for part in zip(*parts, strict=True))
+    return trials.Test(as_known(ids, known, job.stream.schema.vocab), *others, stage=number)
 
 
 def check_lengths(config: Config, sizes: list[int]) -> None:

@@ -76,7 +76,7 @@ def requirements(config: Config) -> list[tuple[str, bool, str]]:
         ("outer.clip", o.clip >= 0, "0 or more"),
         ("outer.schedule", o.schedule in SCHEDULES, f"one of {', '.join(SCHEDULES)}"),
         ("outer.objective", o.objective in OBJECTIVES, f"one of {', '.join(OBJECTIVES)}"),
-        ("outer.learn", o.learn and set(o.learn) <= set(leaves), f"of {', '.join(leaves)}"),
+        ("outer.learn", o.learn and set(o.learn) <= set(leaves), f"some of {', '.join(leaves)}"),
         ("outer.learn", c.memory.mix > 1 or {*o.learn} != {"mix"}, "more than mix"),
         (
             "outer.learn",

@@ -169,9 +169,9 @@ def test_a_value_is_unknown_until_it_is_admitted(tmp_path_factory, seed, min_cou
 
 def test_later_ids_are_unknown_to_an_earlier_stage():
     ids = np.array([[2, 3], [9, 3], [2, 8]], np.int32)
-    known = as_known(ids, 8, (0, 1))
+    known = as_known(ids, np.arange(10) < 8, (0, 1))
     assert (known.tolist(), known.dtype) == ([[2, 3], [0, 3], [2, 1]], np.int32)
-    assert as_known(ids, 3, (1, 0)).tolist() == [[2, 0], [1, 0], [2, 0]]
+    assert as_known(ids, np.arange(10) < 3, (1, 0)).tolist() == [[2, 0], [1, 0], [2, 0]]
 
 
 NUMBERS = st.integers(-(2**63), 2**63 - 1) | st.integers(0, 9) | st.integers(2**22 - 2, 2**22 + 2)

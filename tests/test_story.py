@@ -125,7 +125,12 @@ def test_who_judges_meets_values_that_are_not_known_yet_as_unknown_ones(path, on
     ids = test.ids[own]
     assert np.all(judge.rows.ids[:, 1] >= train.vocab_size) == (on == "next")
     assert np.all(ids[:, 1] == 1) == (on == "next")  # the unknown item
-    assert np.array_equal(ids[:, ::2], judge.rows.ids[:, ::2])
+    met = np.concatenate([step.train.rows.ids for step in job.steps[:number]])
+    for column in range(3):  # user, item, place: each value that no row so far has
+        new = ~np.isin(judge.rows.ids[:, column], met[:, column])
+        assert np.array_equal(ids[:, column], np.where(new, column, judge.rows.ids[:, column]))
+    if on == "validation":  # of users that its tail alone shows the table has rows
+        assert 0 < np.sum(ids[:, 0] == 0) < len(ids)
     for name, column in (("dense", judge.rows.dense), ("label", judge.rows.label)):
         assert np.array_equal(getattr(test, name)[own], column), name
     assert np.array_equal(test.user[own], judge.user)
@@ -135,7 +140,8 @@ def test_who_judges_meets_values_that_are_not_known_yet_as_unknown_ones(path, on
     assert set(test.part) == ({0, 1, 2, 3} if on == "next" else {0, 1, 2})
     for past in set(test.part) - {0}:
         stage = getattr(job.steps[past - 1], "train" if on == "next" else "test")
-        assert np.array_equal(test.ids[test.part == past], stage.rows.ids)
+        same = test.ids[test.part == past] == stage.rows.ids
+        assert np.all(same[:, 1:]) and np.all(same) == (on == "next")
         assert np.array_equal(test.label[test.part == past], stage.rows.label)
 
 

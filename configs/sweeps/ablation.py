@@ -15,7 +15,7 @@ def get_config() -> ConfigDict:
         ("growth.rounds", (1, 3)),
         ("addressing.by", ("random", "sampled")),
         ("addressing.share", (0.0, 0.2, 1.0)),
-        ("addressing.threshold", (0.5, 1.0)),
+        ("addressing.threshold", (1.0, 2.0)),
         ("addressing.swap_share", (0.1,)),
         ("outer.anchor", (0.0, 0.4, 1.0)),
         ("outer.hide_above", (1.0,)),  # no outlook on the next stage

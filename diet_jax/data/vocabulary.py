@@ -58,9 +58,9 @@ class Vocabulary:
         return new
 
 
-def as_known(ids, vocab_size: int, vocab: tuple[int, ...]):
-    """Ids that the table does not have yet become the unknown row of their column's field.
+def as_known(ids: np.ndarray, known: np.ndarray, vocab: tuple[int, ...]) -> np.ndarray:
+    """Ids that are not known yet become the unknown row of their column's field.
 
-    ids: int32 [n, K]. vocab_size: table rows known. vocab: the field of each column.
+    ids: int32 [n, K], -1 for none. known: bool, of each table row. vocab: the field of each column.
     """
-    return np.where(ids < vocab_size, ids, np.array(vocab, ids.dtype))
+    return np.where(known[ids] | (ids < 0), ids, np.array(vocab, ids.dtype))
