@@ -25,10 +25,14 @@ from diet_jax.types import Config, InputError, Memory, Params, Rows, Schema, Sta
 
 
 class Step(NamedTuple):
-    """One turn of the stream: the stage that is distilled, and the rows that judge it."""
+    """One turn of the stream: the stage that is distilled, and the rows that judge it.
+
+    unmet: int, table rows known by then of values that only rows which judge have shown.
+    """
 
     train: Stage
     test: Stage
+    unmet: np.ndarray = np.zeros(0, int)
 
 
 class State(NamedTuple):
@@ -67,7 +71,12 @@ def steps_of(stream: Stream, on: str, share: float) -> list[Step]:
                 f"the last {len(label)} of {len(stage.user)} rows of stage {number}, which judge it"
                 ", have not both labels; set eval.validation_share higher, or make stages longer"
             )
-    return [Step(part(s, slice(None, cut)), part(s, slice(cut, None))) for s, cut in pairs]
+    steps, met = [], np.zeros(pairs[-1][0].vocab_size + 1, bool)  # the last one: of no value, -1
+    for stage, cut in pairs:
+        met[stage.rows.ids[:cut]] = True
+        unmet = np.flatnonzero(~met[: stage.vocab_size])
+        steps.append(Step(part(stage, slice(None, cut)), part(stage, slice(cut, None)), unmet))
+    return steps
 
 
 def make_proxies(config: Config, schema: Schema, copies: int) -> tuple[Inner, ...]:
@@ -289,11 +298,10 @@ def make_test(job: Job, number: int) -> trials.Test:
     """
     config, steps = job.config, job.steps[:number]
     test, seen = steps[-1].test, [step.train for step in steps]
-    known = np.arange(job.evaluation.n_table) < steps[-1].train.vocab_size
+    known = np.arange(job.evaluation.n_table + 1) < steps[-1].train.vocab_size
+    known[steps[-1].unmet] = False
+    known[-1] = True  # what -1 asks for: no value is none anywhere
     if config.eval.on == "validation":
-        known[:] = False  # the table has rows of what tails alone show, which nothing trained
-        for ids in (stage.rows.ids for stage in seen):
-            known[ids[ids >= 0]] = True
         seen = [step.test for step in steps[:-1]]
     zero = np.zeros(len(test.user), int)
     parts = [(test.rows.ids, test.rows.dense, test.rows.label, test.user, zero)]

@@ -61,6 +61,7 @@ class Vocabulary:
 def as_known(ids: np.ndarray, known: np.ndarray, vocab: tuple[int, ...]) -> np.ndarray:
     """Ids that are not known yet become the unknown row of their column's field.
 
-    ids: int32 [n, K], -1 for none. known: bool, of each table row. vocab: the field of each column.
+    ids: int32 [n, K], -1 for none. known: bool, of each table row and, last, of -1.
+    vocab: the field of each column.
     """
-    return np.where(known[ids] | (ids < 0), ids, np.array(vocab, ids.dtype))
+    return np.where(known[ids], ids, np.array(vocab, ids.dtype))
