@@ -20,6 +20,7 @@ def get_config() -> ConfigDict:
         ("outer.anchor", (0.0, 0.4, 1.0)),
         ("outer.hide_above", (1.0,)),  # no outlook on the next stage
         ("outer.label_share", (0.5, 1.0)),
+        ("outer.lr", (0.0,)),  # rows chosen by influence, nothing learned
         ("outer.learn", (("label_logit",), ("log_weight",), ("label_logit", "log_weight"))),
         ("outer.schedule", ("constant",)),
         ("inner.mode", ("full", "one_step")),
